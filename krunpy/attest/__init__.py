@@ -1,0 +1,1 @@
+"""Verify evidence into claims, appraise claims into a verdict. Pure."""

@@ -1,0 +1,1 @@
+"""The command line: the OCI verbs (fast) and the human commands."""

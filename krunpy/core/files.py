@@ -1,0 +1,78 @@
+"""Files that are written whole or not at all, private directories, and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import FormatError, HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory and its parents, mode 0700 for those that are new."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"cannot make directory {path}", why=error.strerror or "error") from error
+
+
+def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file by new contents: temporary name beside it, fsync, rename.
+
+    Raises HostError if the file system refuses; the old file is then untouched.
+    """
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with open(descriptor, "wb", closefd=True) as stream:
+                stream.write(contents)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise HostError(f"cannot write {path}", why=error.strerror or "error") from error
+
+
+def load_bounded(path: str, limit: int) -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes.
+
+    Raises FormatError if it is longer, HostError if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            contents = stream.read(limit + 1)
+    except OSError as error:
+        raise HostError(f"cannot read {path}", why=error.strerror or "error") from error
+    if len(contents) > limit:
+        raise FormatError(f"cannot read {path}", why=f"it is longer than {limit} bytes")
+    return contents
+
+
+@contextlib.contextmanager
+def lock(path: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold an advisory lock on a file (made if missing) while the block runs."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(f"cannot lock {path}", why=error.strerror or "error") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def errno_name(error: OSError) -> str:
+    """Return the symbol of an errno: "ENOSPC"."""
+    return errno.errorcode.get(error.errno or 0, "E?")

@@ -1,0 +1,1 @@
+"""Bytes in, values out: parsers and builders, nothing else. Pure."""

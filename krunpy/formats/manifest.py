@@ -1,0 +1,312 @@
+"""The manifest: the one document that says what a workload is. Its bytes are measured.
+
+This module builds and reads it; it does not decide what belongs in it. Source: docs/protocol.md section 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import FormatError
+from krunpy.core.octets import Digest32, PublicKey32
+from krunpy.formats.canonical import encode_canonical, parse_canonical
+from krunpy.formats.narrow import Fields
+
+if TYPE_CHECKING:
+    from krunpy.formats.canonical import Json
+
+MAX_MANIFEST = 256 * 1024  # bytes
+BLOCK_SIZE = 4096  # bytes
+MAX_ITEMS = 4096
+TEES = ("software", "snp", "tdx")
+CIPHERS = ("aes-xts-plain64", "none")
+_WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_U32 = 2**32 - 1
+_U64 = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """The layout of the one disk: sizes in bytes, blocks of 4096 bytes."""
+
+    data_blocks: int
+    hash_start_block: int
+    root_hash: Digest32
+    salt: Digest32
+    cipher: str
+    key_size: int
+    payload_offset: int
+    payload_size: int
+    block_size: int = BLOCK_SIZE
+    sector_size: int = BLOCK_SIZE
+    filesystem: str = "erofs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimit:
+    """One resource limit: "RLIMIT_NOFILE", soft and hard value (2^64-1: unlimited)."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """The workload's first process."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    umask: int = 0o022
+    no_new_privileges: bool = False
+    capabilities: tuple[str, ...] = ()
+    rlimits: tuple[Rlimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TmpfsMount:
+    """A tmpfs inside the guest: absolute path, mount options."""
+
+    path: str
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What the host may set at run time: nothing unless the owner says so."""
+
+    args: bool = False
+    env: tuple[str, ...] = ()
+    hostname: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerIdentity:
+    """The attestation server: its URL and the Ed25519 key that signs what it releases."""
+
+    url: str
+    key: PublicKey32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that is measured about a workload. Holds no secret."""
+
+    workload: str
+    disk: Disk
+    process: Process
+    server: ServerIdentity
+    tees: tuple[str, ...]
+    hostname: str = ""
+    masked_paths: tuple[str, ...] = ()
+    readonly_paths: tuple[str, ...] = ()
+    readonly_root: bool = False
+    mounts: tuple[TmpfsMount, ...] = ()
+    overrides: Overrides = Overrides()
+
+
+def hash_manifest(data: bytes) -> Digest32:
+    """Return the manifest hash: SHA-256 of the exact manifest bytes."""
+    return Digest32(hashlib.sha256(data).digest())
+
+
+def require_workload_id(text: str) -> str:
+    """Return the text if it can name a workload, else raise FormatError."""
+    if not _WORKLOAD_ID.fullmatch(text):
+        raise FormatError(
+            "cannot use the workload id",
+            why=f'seen "{text[:80]}", wanted 1 to 63 of [a-z0-9._-], first a letter or digit',
+        )
+    return text
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the canonical bytes of a manifest.
+
+    Raises FormatError if a value cannot stand in a manifest, or the whole is over MAX_MANIFEST.
+    """
+    disk, process = manifest.disk, manifest.process
+    document: Json = {
+        "disk": {
+            "block_size": disk.block_size,
+            "cipher": disk.cipher,
+            "data_blocks": disk.data_blocks,
+            "filesystem": disk.filesystem,
+            "hash_start_block": disk.hash_start_block,
+            "key_size": disk.key_size,
+            "payload_offset": disk.payload_offset,
+            "payload_size": disk.payload_size,
+            "root_hash": disk.root_hash.hex(),
+            "salt": disk.salt.hex(),
+            "sector_size": disk.sector_size,
+        },
+        "hostname": manifest.hostname,
+        "masked_paths": list(manifest.masked_paths),
+        "mounts": [{"options": mount.options, "path": mount.path} for mount in manifest.mounts],
+        "overrides": {
+            "args": manifest.overrides.args,
+            "env": list(manifest.overrides.env),
+            "hostname": manifest.overrides.hostname,
+        },
+        "process": {
+            "args": list(process.args),
+            "capabilities": list(process.capabilities),
+            "cwd": process.cwd,
+            "env": list(process.env),
+            "gid": process.gid,
+            "groups": list(process.groups),
+            "no_new_privileges": process.no_new_privileges,
+            "rlimits": [
+                {"hard": item.hard, "soft": item.soft, "type": item.type} for item in process.rlimits
+            ],
+            "uid": process.uid,
+            "umask": process.umask,
+        },
+        "readonly_paths": list(manifest.readonly_paths),
+        "readonly_root": manifest.readonly_root,
+        "server": {"key": manifest.server.key.hex(), "url": manifest.server.url},
+        "tees": list(manifest.tees),
+        "version": 1,
+        "workload": manifest.workload,
+    }
+    data = encode_canonical(document)
+    parse_manifest(data)
+    return data
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Return the manifest that canonical bytes stand for.
+
+    Raises FormatError on any other bytes: not canonical, unknown or missing members, values out of range.
+    """
+    top = Fields(parse_canonical(data, limit=MAX_MANIFEST), "manifest")
+    top.take_integer("version", minimum=1, maximum=1)
+    manifest = Manifest(
+        workload=require_workload_id(top.take_string("workload")),
+        disk=_parse_disk(top.take_fields("disk")),
+        process=_parse_process(top.take_fields("process")),
+        server=_parse_server(top.take_fields("server")),
+        tees=_parse_tees(top),
+        hostname=top.take_string("hostname"),
+        masked_paths=_parse_paths(top, "masked_paths"),
+        readonly_paths=_parse_paths(top, "readonly_paths"),
+        readonly_root=top.take_bool("readonly_root"),
+        mounts=tuple(_parse_mount(item) for item in top.take_objects("mounts", limit=64)),
+        overrides=_parse_overrides(top.take_fields("overrides")),
+    )
+    top.require_no_more()
+    return manifest
+
+
+def _parse_disk(fields: Fields) -> Disk:
+    disk = Disk(
+        block_size=fields.take_integer("block_size", minimum=BLOCK_SIZE, maximum=BLOCK_SIZE),
+        cipher=fields.take_string("cipher"),
+        data_blocks=fields.take_integer("data_blocks", minimum=1, maximum=2**48),
+        filesystem=fields.take_string("filesystem"),
+        hash_start_block=fields.take_integer("hash_start_block", minimum=1, maximum=2**48),
+        key_size=fields.take_integer("key_size", maximum=64),
+        payload_offset=fields.take_integer("payload_offset", maximum=_U64),
+        payload_size=fields.take_integer("payload_size", minimum=BLOCK_SIZE, maximum=_U64),
+        root_hash=Digest32(fields.take_hex("root_hash", 32)),
+        salt=Digest32(fields.take_hex("salt", 32)),
+        sector_size=fields.take_integer("sector_size", minimum=BLOCK_SIZE, maximum=BLOCK_SIZE),
+    )
+    fields.require_no_more()
+    covered = disk.data_blocks * BLOCK_SIZE
+    reasons = {
+        f'cipher "{disk.cipher[:40]}" is not one of {", ".join(CIPHERS)}': disk.cipher not in CIPHERS,
+        f'file system "{disk.filesystem[:40]}" is not erofs': disk.filesystem != "erofs",
+        "the key size does not fit the cipher": disk.key_size != (0 if disk.cipher == "none" else 64),
+        "the payload is not whole blocks": disk.payload_offset % BLOCK_SIZE != 0
+        or disk.payload_size % BLOCK_SIZE != 0,
+        "the payload reaches past the covered area": disk.payload_offset + disk.payload_size > covered,
+        "the hash tree lies inside the covered area": disk.hash_start_block < disk.data_blocks,
+    }
+    for why, is_wrong in reasons.items():
+        if is_wrong:
+            raise FormatError("cannot read manifest.disk", why=why)
+    return disk
+
+
+def _parse_process(fields: Fields) -> Process:
+    process = Process(
+        args=fields.take_strings("args", limit=MAX_ITEMS),
+        capabilities=fields.take_strings("capabilities", limit=64),
+        cwd=_require_path(fields.take_string("cwd"), "manifest.process.cwd"),
+        env=fields.take_strings("env", limit=MAX_ITEMS),
+        gid=fields.take_integer("gid", maximum=_U32 - 1),
+        groups=fields.take_integers("groups", limit=1024, maximum=_U32 - 1),
+        no_new_privileges=fields.take_bool("no_new_privileges"),
+        rlimits=tuple(_parse_rlimit(item) for item in fields.take_objects("rlimits", limit=16)),
+        uid=fields.take_integer("uid", maximum=_U32 - 1),
+        umask=fields.take_integer("umask", maximum=0o777),
+    )
+    fields.require_no_more()
+    if not process.args or not process.args[0]:
+        raise FormatError("cannot read manifest.process.args", why="there is no command")
+    for text in (*process.args, *process.env):
+        if "\0" in text:
+            raise FormatError("cannot read manifest.process", why="a string holds a NUL character")
+    if any("=" not in text or text.startswith("=") for text in process.env):
+        raise FormatError("cannot read manifest.process.env", why="an item is not NAME=VALUE")
+    return process
+
+
+def _parse_rlimit(fields: Fields) -> Rlimit:
+    item = Rlimit(
+        type=fields.take_string("type"),
+        soft=fields.take_integer("soft", maximum=_U64),
+        hard=fields.take_integer("hard", maximum=_U64),
+    )
+    fields.require_no_more()
+    return item
+
+
+def _parse_mount(fields: Fields) -> TmpfsMount:
+    item = TmpfsMount(
+        path=_require_path(fields.take_string("path"), "manifest.mounts"),
+        options=fields.take_string("options"),
+    )
+    fields.require_no_more()
+    return item
+
+
+def _parse_overrides(fields: Fields) -> Overrides:
+    item = Overrides(
+        args=fields.take_bool("args"),
+        env=fields.take_strings("env", limit=256),
+        hostname=fields.take_bool("hostname"),
+    )
+    fields.require_no_more()
+    return item
+
+
+def _parse_server(fields: Fields) -> ServerIdentity:
+    item = ServerIdentity(url=fields.take_string("url"), key=PublicKey32(fields.take_hex("key", 32)))
+    fields.require_no_more()
+    return item
+
+
+def _parse_tees(fields: Fields) -> tuple[str, ...]:
+    tees = fields.take_strings("tees", limit=len(TEES))
+    if not tees or any(tee not in TEES for tee in tees):
+        raise FormatError("cannot read manifest.tees", why=f"wanted some of {', '.join(TEES)}")
+    return tees
+
+
+def _parse_paths(fields: Fields, name: str) -> tuple[str, ...]:
+    return tuple(_require_path(text, f"manifest.{name}") for text in fields.take_strings(name, limit=256))
+
+
+def _require_path(text: str, where: str) -> str:
+    if not text.startswith("/") or "\0" in text or ".." in text.split("/"):
+        raise FormatError(f"cannot read {where}", why=f'"{text[:80]}" is not an absolute path without ".."')
+    return text

@@ -1,0 +1,1 @@
+"""What the guest boots: kernel, initrd, manifest."""

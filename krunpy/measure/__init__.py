@@ -1,0 +1,1 @@
+"""Predict launch measurements. Pure."""

@@ -1,0 +1,1 @@
+"""OCI bundles, images and container state."""

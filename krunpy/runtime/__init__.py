@@ -1,0 +1,1 @@
+"""The OCI lifecycle and the shim."""

@@ -1,0 +1,1 @@
+"""Trusted execution environments: which one is here, and the software stand-in."""

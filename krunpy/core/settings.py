@@ -1,6 +1,6 @@
 """Where things are and what the operator configured: one value, read once, passed down.
 
-Order, later wins: built-in defaults, /etc/krunpy/krunpy.toml (or the file given by --config or KRUNPY_CONFIG),
+Order, later wins: defaults, /etc/krunpy/krunpy.toml (or the file of --config or KRUNPY_CONFIG), then
 KRUNPY_* variables. OCI verbs other than create read nothing of this but the state root.
 """
 
@@ -90,5 +90,5 @@ def _with(settings: Settings, values: Mapping[str, object], where: str) -> Setti
             raise UsageError(
                 f"cannot use {where}", why=f'setting "{name}" is {value!r}, wanted {kind.__name__}'
             )
-        settings = replace(settings, **{name: value})  # type: ignore[arg-type]
+        settings = replace(settings, **{name: value})
     return settings

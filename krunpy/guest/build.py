@@ -1,0 +1,130 @@
+"""Build the guest: compile the agent, choose the modules, write kernel, base initrd and what they are.
+
+The result is a folder named by its contents, with a `current` link; older builds stay for `krunpy explain`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import HostError
+from krunpy.core.files import load_bounded, lock, make_private_directory, write_atomically
+from krunpy.core.proc import find_program, run
+from krunpy.guest.initrd import build_base
+from krunpy.guest.kernel import MAX_KERNEL, Kernel
+from krunpy.guest.modules import load_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KEPT_BUILDS = 5
+# console: messages of the kernel; the agent takes nothing from the command line
+CMDLINE = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t"
+FIRMWARES = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")
+MAX_FIRMWARE = 16 * 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltGuest:
+    """What `build_guest` wrote: its folder and the contents of guest.json."""
+
+    folder: str
+    description: dict[str, object]
+
+
+def find_agent_source() -> str:
+    """Return the folder of the agent's C source: inside the package, or in the checkout."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    for folder in (f"{here}/agent_source", f"{here}/../../images/guest/agent"):
+        if os.path.exists(f"{folder}/Makefile"):
+            return os.path.realpath(folder)
+    raise HostError(
+        "cannot build the guest agent", why="its source is not installed", next="reinstall krunpy"
+    )
+
+
+def compile_agent(workspace: str) -> bytes:
+    """Return the static agent, compiled in a scratch folder. Raises ToolError with the compiler's words."""
+    for program, package in (("make", "make"), ("gcc", "gcc libc6-dev libsodium-dev")):
+        if find_program(program) is None:
+            raise HostError(
+                "cannot build the guest agent", why=f"{program} is missing", next=f"apt-get install {package}"
+            )
+    source = os.path.join(workspace, "source")
+    shutil.copytree(find_agent_source(), source, ignore=shutil.ignore_patterns("build"))
+    out = os.path.join(workspace, "out")
+    run(["make", "-s", "-C", source, f"OUT={out}"], timeout_s=300)
+    return load_bounded(os.path.join(out, "agent"), MAX_KERNEL)
+
+
+def build_guest(guest_dir: str, kernel: Kernel, *, note: Callable[[str], None]) -> BuiltGuest:
+    """Build into `guest_dir` and make it the current guest.
+
+    note: told each step in a few words. Raises HostError or ToolError; the previous guest then stays current.
+    """
+    make_private_directory(guest_dir)
+    with lock(os.path.join(guest_dir, "lock")):
+        workspace = os.path.join(guest_dir, f"build.{os.getpid()}")
+        shutil.rmtree(workspace, ignore_errors=True)
+        make_private_directory(workspace)
+        try:
+            note("compiling the agent")
+            agent = compile_agent(workspace)
+            note(f"choosing modules of {kernel.release}")
+            modules = load_modules(kernel)
+            firmware_path = next((path for path in FIRMWARES if os.path.exists(path)), "")
+            if not firmware_path:
+                raise HostError(
+                    "cannot build the guest", why="no SeaBIOS firmware", next="apt-get install seabios"
+                )
+            parts = {
+                "agent": agent,
+                "base.cpio": build_base(agent, modules),
+                "vmlinuz": load_bounded(kernel.image, MAX_KERNEL),
+                "firmware.bin": load_bounded(firmware_path, MAX_FIRMWARE),
+            }
+            description: dict[str, object] = {
+                "version": 1,
+                "cmdline": CMDLINE,
+                "kernel": {"release": kernel.release, "image": kernel.image, "origin": kernel.origin},
+                "firmware": firmware_path,
+                "modules": [module.name for module in modules],
+                "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
+                "bytes": {name: len(data) for name, data in parts.items()},
+            }
+            return _install(guest_dir, parts, description)
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _install(guest_dir: str, parts: dict[str, bytes], description: dict[str, object]) -> BuiltGuest:
+    text = json.dumps(description, indent=1, sort_keys=True).encode() + b"\n"
+    name = hashlib.sha256(text).hexdigest()[:16]
+    folder = os.path.join(guest_dir, "builds", name)
+    make_private_directory(folder)
+    for part, data in parts.items():
+        write_atomically(os.path.join(folder, part), data)
+    write_atomically(os.path.join(folder, "guest.json"), text)
+    os.utime(folder)
+    link = os.path.join(guest_dir, "current.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(link)
+    os.symlink(os.path.join("builds", name), link)
+    os.rename(link, os.path.join(guest_dir, "current"))
+    _remove_old(os.path.join(guest_dir, "builds"), keep=name)
+    return BuiltGuest(folder=folder, description=description)
+
+
+def _remove_old(builds: str, *, keep: str) -> None:
+    names = sorted(
+        os.listdir(builds), key=lambda name: os.stat(os.path.join(builds, name)).st_mtime, reverse=True
+    )
+    for name in names[KEPT_BUILDS:]:
+        if name != keep:
+            shutil.rmtree(os.path.join(builds, name), ignore_errors=True)

@@ -1,0 +1,123 @@
+#include "disk.h"
+
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "nodes.h"
+
+#define SECTOR 512u
+#define DISK_SYSFS "/sys/block/vda/dev"
+#define VERITY "verified"
+#define LOWER "/lower"
+#define WRITABLE "/writable"
+#define WAIT_MS 10000
+#define STEP_MS 2
+
+static int find_disk(dev_t *device, struct failure *failure)
+{
+	for (int waited = 0; !read_device(DISK_SYSFS, device); waited += STEP_MS) {
+		if (waited >= WAIT_MS)
+			return fail(failure, FAIL_INTEGRITY, "there is no virtio disk");
+		sleep_ms(STEP_MS);
+	}
+	return 0;
+}
+
+int disk_verify(struct disk *disk, const struct disk_layout *layout, struct failure *failure)
+{
+	char parameters[512], root[2 * 32 + 1], salt[2 * 32 + 1];
+	dev_t device;
+
+	if (find_disk(&device, failure) < 0)
+		return -1;
+	if (dm_open(&disk->dm) < 0)
+		return fail_errno(failure, FAIL_INTEGRITY, "the kernel has no device-mapper");
+	sodium_bin2hex(root, sizeof(root), layout->root_hash, sizeof(layout->root_hash));
+	sodium_bin2hex(salt, sizeof(salt), layout->salt, sizeof(layout->salt));
+	/* Corruption is an I/O error by default. Never check_at_most_once: the host owns the disk all the time. */
+	(void)snprintf(parameters, sizeof(parameters), "1 %u:%u %u:%u %u %u %llu %llu sha256 %s %s", major(device),
+		       minor(device), major(device), minor(device), DISK_BLOCK, DISK_BLOCK,
+		       (unsigned long long)layout->data_blocks, (unsigned long long)layout->hash_start_block, root,
+		       salt);
+	if (dm_create(&disk->dm, VERITY, "verity", parameters, layout->data_blocks * (DISK_BLOCK / SECTOR),
+		      &disk->verified) < 0)
+		return fail_errno(failure, FAIL_INTEGRITY,
+				  "dm-verity refuses the disk: it is shorter than the manifest says, or another one");
+	return 0;
+}
+
+bool disk_is_intact(const struct disk *disk)
+{
+	return dm_status_is(&disk->dm, VERITY, "V");
+}
+
+static int decrypt(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key, dev_t *device,
+		   struct failure *failure)
+{
+	char parameters[512], hex[2 * DISK_KEY_SIZE + 1];
+	int result;
+
+	sodium_bin2hex(hex, sizeof(hex), key, DISK_KEY_SIZE);
+	(void)snprintf(parameters, sizeof(parameters),
+		       "aes-xts-plain64 %s 0 %u:%u %llu 2 sector_size:%u no_read_workqueue", hex, major(disk->verified),
+		       minor(disk->verified), (unsigned long long)layout->payload_offset / SECTOR, DISK_BLOCK);
+	sodium_memzero(hex, sizeof(hex));
+	result = dm_create(&disk->dm, "plain", "crypt", parameters, layout->payload_size / SECTOR, device);
+	sodium_memzero(parameters, sizeof(parameters));
+	if (result < 0)
+		return fail_errno(failure, FAIL_DISK_KEY, "dm-crypt refuses the disk");
+	return 0;
+}
+
+static int mount_lower(const struct disk *disk, const struct disk_layout *layout, dev_t device,
+		       struct failure *failure)
+{
+	if (mknod("/dev/root", S_IFBLK | 0600, device) < 0 || mkdir(LOWER, 0755) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot make the mount point of the disk");
+	if (mount("/dev/root", LOWER, "erofs", MS_RDONLY, NULL) == 0)
+		return 0;
+	if (!disk_is_intact(disk))
+		return fail(failure, FAIL_INTEGRITY, "the disk was changed: a block does not fit the root hash");
+	if (layout->encrypted && errno == EINVAL)
+		return fail(failure, FAIL_DISK_KEY, "the released key does not open the disk");
+	return fail_errno(failure, FAIL_MOUNT, "cannot mount the file system of the disk");
+}
+
+/* The root of an overlay has the owner and mode of its upper layer: make them those of the image. */
+static int copy_attributes(const char *from, const char *to)
+{
+	struct stat status;
+
+	if (stat(from, &status) < 0 || chown(to, status.st_uid, status.st_gid) < 0 ||
+	    chmod(to, status.st_mode & 07777) < 0)
+		return -1;
+	return utimensat(AT_FDCWD, to, (struct timespec[]){ status.st_atim, status.st_mtim }, 0);
+}
+
+static int mount_overlay(struct failure *failure)
+{
+	if (mkdir(WRITABLE, 0700) < 0 || mkdir(ROOT_DIRECTORY, 0755) < 0 ||
+	    mount("tmpfs", WRITABLE, "tmpfs", 0, "mode=0700") < 0 || mkdir(WRITABLE "/upper", 0755) < 0 ||
+	    mkdir(WRITABLE "/work", 0755) < 0 || copy_attributes(LOWER, WRITABLE "/upper") < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot make the writable layer");
+	if (mount("overlay", ROOT_DIRECTORY, "overlay", 0,
+		  "lowerdir=" LOWER ",upperdir=" WRITABLE "/upper,workdir=" WRITABLE "/work") < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot mount the overlay");
+	return 0;
+}
+
+int disk_mount(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key, struct failure *failure)
+{
+	dev_t device = disk->verified;
+
+	if (layout->encrypted && decrypt(disk, layout, key, &device, failure) < 0)
+		return -1;
+	if (mount_lower(disk, layout, device, failure) < 0)
+		return -1;
+	return mount_overlay(failure);
+}

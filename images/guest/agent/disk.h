@@ -1,0 +1,29 @@
+/* The disk of the workload: virtio-blk, dm-verity on it, dm-crypt on that, erofs, and an overlay in memory. */
+#ifndef KRUNPY_DISK_H
+#define KRUNPY_DISK_H
+
+#include "dm.h"
+#include "manifest.h"
+
+#define ROOT_DIRECTORY "/newroot"
+
+struct disk {
+	struct dm dm;
+	dev_t verified; /* the dm-verity device */
+};
+
+/* Put dm-verity over the disk. Needs no secret, so it can be done while the host asks the server. */
+int disk_verify(struct disk *disk, const struct disk_layout *layout, struct failure *failure);
+
+/*
+ * Mount the workload's root at ROOT_DIRECTORY, with everything written kept in memory.
+ *
+ * key: 64 bytes, or NULL when the disk is not encrypted.
+ */
+int disk_mount(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key,
+	       struct failure *failure);
+
+/* False as soon as dm-verity has seen a block that is not what the manifest's root hash stands for. */
+bool disk_is_intact(const struct disk *disk);
+
+#endif

@@ -1,0 +1,103 @@
+"""The annotations that krunpy reads from config.json; any other name with its prefix is refused as misspelt.
+
+Annotations are host data: they size the machine and name the workload, they never loosen what is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX = "io.krunpy."
+CPUS = "io.krunpy.cpus"
+MEMORY_MIB = "io.krunpy.memory_mib"
+WORKLOAD = "io.krunpy.workload"
+SOURCE = "io.krunpy.source"
+INTEGRITY_ONLY = "io.krunpy.integrity_only"
+TAMPER = "io.krunpy.tamper"
+POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
+
+MEANINGS: Mapping[str, str] = {
+    CPUS: "virtual CPUs of the machine, 1 to 64; part of the launch digest",
+    MEMORY_MIB: "memory of the machine in MiB, 128 to 1048576",
+    WORKLOAD: "the ID under which the workload is registered",
+    SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
+    INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
+    TAMPER: "disk, initrd, cmdline, kernel, manifest, nonce or server-key: play a dishonest host, to see the refusal",
+}
+_RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
+_WORKLOAD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+_MAX_WORKLOAD = 63
+_TAMPERS = ("disk", "initrd", "cmdline", "kernel", "manifest", "nonce", "server-key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the annotations ask for. None: nothing was asked."""
+
+    cpus: int | None = None
+    memory_mib: int | None = None
+    workload: str | None = None
+    source: str | None = None
+    integrity_only: bool = False
+    tamper: str | None = None
+
+
+def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
+    """Return what the annotations ask for.
+
+    Raises BundleError on an unknown io.krunpy name or a value out of its range.
+    """
+    for name in annotations:
+        if name.startswith(PREFIX) and name not in MEANINGS:
+            raise BundleError(
+                f"cannot use annotation {name}",
+                why="krunpy knows no such annotation",
+                next=f"known: {', '.join(MEANINGS)}",
+            )
+    return Wishes(
+        cpus=_take_number(annotations, CPUS),
+        memory_mib=_take_number(annotations, MEMORY_MIB),
+        workload=_take_workload(annotations),
+        source=annotations.get(SOURCE),
+        integrity_only=_take_choice(annotations, INTEGRITY_ONLY, ("true", "false")) == "true",
+        tamper=_take_choice(annotations, TAMPER, _TAMPERS),
+    )
+
+
+def _take_choice(annotations: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:
+    text = annotations.get(name)
+    if text is not None and text not in choices:
+        raise BundleError(
+            f"cannot use annotation {name}", why=f'seen "{text[:40]}", wanted {", ".join(choices)}'
+        )
+    return text
+
+
+def _take_number(annotations: Mapping[str, str], name: str) -> int | None:
+    text = annotations.get(name)
+    if text is None:
+        return None
+    low, high = _RANGES[name]
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):  # noqa: PLR2004
+        raise BundleError(
+            f"cannot use annotation {name}", why=f'seen "{text[:40]}", wanted a number in {low} to {high}'
+        )
+    return int(text)
+
+
+def _take_workload(annotations: Mapping[str, str]) -> str | None:
+    text = annotations.get(WORKLOAD)
+    if text is None:
+        return None
+    if not 1 <= len(text) <= _MAX_WORKLOAD or not _WORKLOAD_CHARS.issuperset(text) or text[0] in "._-":
+        raise BundleError(
+            f"cannot use annotation {WORKLOAD}",
+            why=f'seen "{text[:80]}", wanted 1 to {_MAX_WORKLOAD} of [a-z0-9._-], a letter or digit first',
+        )
+    return text

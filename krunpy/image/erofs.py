@@ -1,0 +1,264 @@
+"""Lay a tree out as an erofs file system: where every inode, directory and file lies, before data is read.
+
+The order is that of a sorted walk, so that one tree gives one layout. Metadata and directories come first,
+then the files, each at its own block: their contents may arrive in any order. Nothing is compressed, and the
+tails of files are not packed into the metadata. This module holds no file contents and writes nothing.
+"""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import FormatError
+from krunpy.formats import erofs
+from krunpy.formats.erofs import BLOCK_SIZE, INODE_SIZE, SLOT_SIZE, FileType, Inode
+from krunpy.image.tree import Node, NodeKind, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+META_BLOCK = 1
+FIRST_SLOT = 2  # number 0 would show as inode 0, which programs take for a deleted name
+TARGET_MAX = 4095  # bytes, of a symlink
+CHUNK_SIZE = 1024 * 1024  # bytes
+
+_WHAT = "the root file system"
+_TYPES = {
+    NodeKind.FILE: (FileType.FILE, stat.S_IFREG),
+    NodeKind.DIRECTORY: (FileType.DIRECTORY, stat.S_IFDIR),
+    NodeKind.SYMLINK: (FileType.SYMLINK, stat.S_IFLNK),
+    NodeKind.CHAR: (FileType.CHAR, stat.S_IFCHR),
+    NodeKind.BLOCK: (FileType.BLOCK, stat.S_IFBLK),
+    NodeKind.FIFO: (FileType.FIFO, stat.S_IFIFO),
+    NodeKind.SOCKET: (FileType.SOCKET, stat.S_IFSOCK),
+}
+
+
+class Place:
+    """Where one inode lies. Hard links share a place.
+
+    name, parent: of the first name in the walk.
+    names:        of a directory, sorted, "." and ".." among them; else empty.
+    slot:         the inode's number (nid).
+    size:         i_size in bytes.
+    blocks:       how many whole blocks the data has outside the metadata, 0 if it is inline or empty.
+    block:        the first of them.
+    given:        bytes of a file that its source has given so far; `krunpy.image.contents` counts here.
+    """
+
+    __slots__ = ("block", "blocks", "given", "is_inline", "links", "name", "names", "node", "parent", "size",
+                 "slot", "xattr_size")  # fmt: skip
+
+    def __init__(self, node: Node, name: bytes, parent: Place | None) -> None:
+        self.node = node
+        self.name = name
+        self.parent = self if parent is None else parent
+        self.names: list[bytes] = []
+        self.links = 1
+        self.slot = 0
+        self.block = 0
+        self.blocks = 0
+        self.given = 0
+        self.size = 0
+        self.xattr_size = 0
+        self.is_inline = False
+
+    def find_path(self) -> bytes:
+        """Return the path of the first name, without a leading slash."""
+        parts = []
+        place = self
+        while place.parent is not place:
+            parts.append(place.name)
+            place = place.parent
+        return b"/".join(reversed(parts))
+
+
+class Layout:
+    """An erofs file system that is planned but not written.
+
+    places:     every inode once, in the order of the walk; the root first.
+    data_block: the first block of file contents; everything before it is metadata.
+    blocks:     all blocks, metadata included.
+    """
+
+    def __init__(self, root: Node) -> None:
+        """Plan the file system of a tree. Raises BundleError if erofs cannot represent it."""
+        self._by_node: dict[int, Place] = {}
+        self.places: list[Place] = []
+        self._walk(root)
+        self._metadata_end = self._assign_slots()
+        self.data_block, self.blocks = self._assign_blocks()
+
+    def find_place(self, node: Node) -> Place:
+        """Return where a node of the tree lies. Raises KeyError for a node that is not in it."""
+        return self._by_node[id(node)]
+
+    def list_files(self) -> Iterator[Place]:
+        """Yield the places of regular files that have contents, in the order of their blocks."""
+        return (place for place in self.places if place.blocks and place.node.kind is NodeKind.FILE)
+
+    def pack_metadata(self) -> Iterator[bytes]:
+        """Yield blocks 0 to data_block, in order: whole blocks, about CHUNK_SIZE bytes at a time."""
+        buffer = bytearray(
+            erofs.pack_superblock(
+                root_nid=FIRST_SLOT, inodes=len(self.places), blocks=self.blocks, meta_block=META_BLOCK
+            )
+        )
+        written = 0
+        for number, place in enumerate(self.places, start=1):
+            _pad(buffer, META_BLOCK * BLOCK_SIZE + place.slot * SLOT_SIZE - written)
+            buffer += self._pack_inode(place, number)
+            if len(buffer) >= CHUNK_SIZE:
+                written += yield from _take_blocks(buffer)
+        _pad(buffer, self._metadata_end * BLOCK_SIZE - written)
+        for place in self.places:
+            if place.blocks and place.node.kind is not NodeKind.FILE:
+                buffer += self._pack_data(place)
+                _pad(buffer, -(-len(buffer) // BLOCK_SIZE) * BLOCK_SIZE)
+                if len(buffer) >= CHUNK_SIZE:
+                    written += yield from _take_blocks(buffer)
+        yield from _take_blocks(buffer)
+
+    def _walk(self, root: Node) -> None:
+        pending: list[tuple[Node, bytes, Place | None]] = [(root, b"", None)]
+        while pending:
+            node, name, parent = pending.pop()
+            known = self._by_node.get(id(node))
+            if known is not None:
+                _require_linkable(known)
+                known.links += 1
+                continue
+            place = Place(node, name, parent)
+            _measure(place)
+            self._by_node[id(node)] = place
+            self.places.append(place)
+            if node.kind is NodeKind.DIRECTORY:
+                children = [
+                    (node.children[child], child, place) for child in place.names if child in node.children
+                ]
+                place.links = 2 + sum(child.kind is NodeKind.DIRECTORY for child, _, _ in children)
+                pending.extend(reversed(children))
+
+    def _assign_slots(self) -> int:
+        position = FIRST_SLOT * SLOT_SIZE
+        for place in self.places:
+            extent = INODE_SIZE + place.xattr_size + (place.size if place.is_inline else 0)
+            if position % BLOCK_SIZE + extent > BLOCK_SIZE:
+                position += -position % BLOCK_SIZE
+            place.slot = position // SLOT_SIZE
+            position += -(-extent // SLOT_SIZE) * SLOT_SIZE
+        return META_BLOCK + -(-position // BLOCK_SIZE)
+
+    def _assign_blocks(self) -> tuple[int, int]:
+        block = self._metadata_end
+        data_block = block
+        for is_file in (False, True):
+            for place in self.places:
+                if place.blocks and (place.node.kind is NodeKind.FILE) is is_file:
+                    place.block = block
+                    block += place.blocks
+            if not is_file:
+                data_block = block
+        if block > erofs.MAX_BLOCKS:
+            raise refuse(
+                _WHAT, b"", f"needs {block} blocks of 4096 bytes, at most {erofs.MAX_BLOCKS} can be addressed"
+            )
+        return data_block, block
+
+    def _pack_inode(self, place: Place, number: int) -> bytes:
+        node = place.node
+        location = place.block
+        try:
+            if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
+                location = erofs.encode_device(node.rdev)
+            packed = erofs.pack_inode(
+                Inode(
+                    number=number,
+                    mode=_TYPES[node.kind][1] | node.mode,
+                    links=place.links,
+                    size=place.size,
+                    location=location,
+                    uid=node.uid,
+                    gid=node.gid,
+                    mtime=node.mtime,
+                    is_inline=place.is_inline,
+                    xattr_size=place.xattr_size,
+                )
+            )
+        except FormatError as error:
+            raise refuse(_WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
+        tail = self._pack_data(place) if place.is_inline else b""
+        return packed + erofs.pack_xattrs(node.xattrs) + tail
+
+    def _pack_data(self, place: Place) -> bytes:
+        """Return the data of a symlink or directory; all blocks but the last are padded."""
+        if place.node.kind is NodeKind.SYMLINK:
+            return place.node.target
+        blocks = []
+        for first, last, _ in erofs.split_directory(place.names):
+            entries = [self._find_entry(place, name) for name in place.names[first:last]]
+            blocks.append(erofs.pack_directory_block(entries))
+        return b"".join([*(block.ljust(BLOCK_SIZE, b"\0") for block in blocks[:-1]), blocks[-1]])
+
+    def _find_entry(self, place: Place, name: bytes) -> tuple[bytes, int, FileType]:
+        if name == b".":
+            target = place
+        elif name == b"..":
+            target = place.parent
+        else:
+            target = self._by_node[id(place.node.children[name])]
+        return name, target.slot, _TYPES[target.node.kind][0]
+
+
+def _measure(place: Place) -> None:
+    """Fill in the sizes of a place. Raises BundleError if the node cannot be represented."""
+    node = place.node
+    try:
+        place.xattr_size = len(erofs.pack_xattrs(node.xattrs))
+    except FormatError as error:
+        raise refuse(_WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
+    if not 0 <= node.mode <= 0o7777:  # noqa: PLR2004 - 12 bits
+        raise refuse(_WHAT, place.find_path(), f"has the mode {node.mode:o}, wanted 12 bits")
+    room = BLOCK_SIZE - INODE_SIZE - place.xattr_size
+    match node.kind:
+        case NodeKind.FILE:
+            place.size = node.size
+        case NodeKind.SYMLINK:
+            place.size = len(node.target)
+            if not 1 <= place.size <= TARGET_MAX or b"\0" in node.target:
+                raise refuse(_WHAT, place.find_path(), "is a symlink whose target Linux cannot hold")
+            place.is_inline = place.size <= room
+        case NodeKind.DIRECTORY:
+            place.names = _sort_names(place)
+            *full, last = (used for _, _, used in erofs.split_directory(place.names))
+            place.size = len(full) * BLOCK_SIZE + last
+            place.is_inline = not full and place.size <= room
+        case _:
+            pass
+    place.blocks = 0 if place.is_inline else -(-place.size // BLOCK_SIZE)
+
+
+def _sort_names(place: Place) -> list[bytes]:
+    names = list(place.node.children)
+    for name in names:
+        if not name or name in (b".", b"..") or len(name) > erofs.MAX_NAME or b"/" in name or b"\0" in name:
+            path = place.find_path() + b"/" + name
+            raise refuse(_WHAT, path.lstrip(b"/"), "has a name that no file system can hold")
+    return sorted((b".", b"..", *names))
+
+
+def _require_linkable(place: Place) -> None:
+    if place.node.kind is NodeKind.DIRECTORY:
+        raise refuse(_WHAT, place.find_path(), "is a directory with a second name")
+
+
+def _pad(buffer: bytearray, size: int) -> None:
+    buffer += bytes(size - len(buffer))
+
+
+def _take_blocks(buffer: bytearray) -> Generator[bytes, None, int]:
+    size = len(buffer) // BLOCK_SIZE * BLOCK_SIZE
+    yield bytes(buffer[:size])
+    del buffer[:size]
+    return size

@@ -1,0 +1,94 @@
+"""What came of an appraisal: every check with what was seen and what was wanted, held or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from krunpy.attest.refusal import Refusal, Stage
+
+SIMULATED_HEADING = "SIMULATED - NOT CONFIDENTIAL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One comparison. `name` is a short code that stays the same between versions.
+
+    seen, wanted: values for people, hex where bytes; source: where the wanted value comes from;
+    hint: what mends it, empty where it held.
+    """
+
+    name: str
+    stage: Stage
+    seen: str
+    wanted: str
+    source: str
+    held: bool
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The outcome. Nothing is released unless `trusted` is true, which needs every check to hold."""
+
+    tee: str
+    simulated: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether there are checks and all of them held."""
+        return bool(self.checks) and all(check.held for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        """The checks that did not hold, in order."""
+        return tuple(check for check in self.checks if not check.held)
+
+    @property
+    def code(self) -> str:
+        """The name of the first check that did not hold, empty if all did."""
+        return next((check.name for check in self.failures), "")
+
+    @property
+    def heading(self) -> str:
+        """One line for people; simulated evidence says so first."""
+        outcome = "trusted" if self.trusted else f"refused: {self.code}"
+        return f"{SIMULATED_HEADING}: {outcome}" if self.simulated else outcome
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the verdict as a JSON object."""
+        return {
+            "tee": self.tee,
+            "simulated": self.simulated,
+            "trusted": self.trusted,
+            "code": self.code,
+            "heading": self.heading,
+            "checks": [
+                {
+                    "name": check.name,
+                    "stage": str(check.stage),
+                    "seen": check.seen,
+                    "wanted": check.wanted,
+                    "source": check.source,
+                    "held": check.held,
+                    "hint": check.hint,
+                }
+                for check in self.checks
+            ],
+        }
+
+
+def make_refused_verdict(refusal: Refusal, *, tee: str, simulated: bool) -> Verdict:
+    """Return the verdict on evidence that could not be verified: one check, the one that failed."""
+    check = Check(
+        name=refusal.code,
+        stage=refusal.stage,
+        seen=refusal.why,
+        wanted="evidence that verifies",
+        source="the TEE vendor's specification",
+        held=False,
+        hint=refusal.next,
+    )
+    return Verdict(tee=tee, simulated=simulated, checks=(check,))

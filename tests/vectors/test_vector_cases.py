@@ -1,0 +1,56 @@
+"""Every case of the vectors gets the verdict and the stage that it expects.
+
+The folder is found in KRUNPY_VECTORS, or in ../shared/vectors beside the repository.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from krunpy.formats.snp_report import pack_report, parse_report
+from tests.vectors.run import run
+
+DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
+FOLDER = Path(os.environ.get("KRUNPY_VECTORS") or DEFAULT)
+
+pytestmark = pytest.mark.skipif(
+    "KRUNPY_VECTORS" not in os.environ and not FOLDER.is_dir(),
+    reason="no attestation vectors: set KRUNPY_VECTORS to their folder",
+)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, dict]:
+    return {answer["id"]: answer for answer in run(FOLDER)}
+
+
+def test_every_snp_case_has_its_verdict_and_stage(answers: dict[str, dict]) -> None:
+    snp = {name: answer for name, answer in answers.items() if answer["kind"] == "snp"}
+    wrong = {}
+    for name, answer in snp.items():
+        case = json.loads((FOLDER / name / "case.json").read_text())
+        stages = case["stage"].split("|")
+        if answer["verdict"] != case["expect"] or not ({answer["stage"], "any"} & set(stages)):
+            wrong[name] = (answer["verdict"], answer["stage"], case["expect"], case["stage"])
+
+    assert snp
+    assert wrong == {}
+
+
+def test_every_launch_digest_is_computed(answers: dict[str, dict]) -> None:
+    expected = json.loads((FOLDER / "measure" / "cases.json").read_text())
+    digests = {i: case["expect"] for i, case in enumerate(expected) if case["kind"] == "snp-launch-digest"}
+
+    assert digests
+    assert {index: answers[f"measure/{index}"]["value"] for index in digests} == digests
+
+
+def test_every_report_is_read_and_written_back() -> None:
+    files = [*FOLDER.glob("snp-parse/*.bin"), *FOLDER.glob("snp-real/*/report.bin")]
+
+    assert files
+    for file in files:
+        raw = file.read_bytes()
+        assert pack_report(parse_report(raw)) == raw, file

@@ -1,0 +1,57 @@
+"""What the server asks of a verifier: evidence and what is wanted in, an appraisal out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from krunpy.core.octets import Digest32, LaunchDigest, ReportData
+    from krunpy.server.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What the evidence has to show. Nothing here is optional.
+
+    tee:            "software", "snp" or "tdx", as the guest said and the manifest allows.
+    launch_digests: those of this one workload for this TEE.
+    policy:         the registration's.
+    now_s:          seconds since 1970.
+    """
+
+    tee: str
+    report_data: ReportData
+    manifest_hash: Digest32
+    launch_digests: tuple[LaunchDigest, ...]
+    policy: Mapping[str, object]
+    now_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appraisal:
+    """How it ended. refusal: None if the guest is trusted.
+
+    launch_digest: in hex, from verified evidence; empty if it was not verified.
+    verdict:       every check with what was seen and what was wanted, ready for JSON.
+    """
+
+    refusal: Refusal | None
+    simulated: bool
+    launch_digest: str
+    verdict: dict[str, object]
+
+
+class Appraiser(Protocol):
+    """Verifies and appraises. Pure: no file, no socket, no clock of its own."""
+
+    def allows_tee(self, tee: str) -> bool:
+        """Return whether evidence of this TEE can be accepted at all."""
+
+    def require_policy(self, policy: Mapping[str, object]) -> None:
+        """Raise FormatError if a registration's policy cannot be understood whole."""
+
+    def appraise(self, evidence: bytes, wanted: Wanted) -> Appraisal:
+        """Return the appraisal of an EVIDENCE payload; refused evidence is an appraisal, not an exception."""

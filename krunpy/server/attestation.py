@@ -1,0 +1,223 @@
+"""One attestation, from the session to the sealed answer. The order of its checks is the server's promise."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from krunpy.attest.verdict import SIMULATED_HEADING
+from krunpy.core.errors import FormatError, HostError
+from krunpy.formats.binding import make_report_data
+from krunpy.formats.manifest import parse_manifest
+from krunpy.server.appraiser import Appraisal, Wanted
+from krunpy.server.ids import make_id
+from krunpy.server.records import add_record
+from krunpy.server.refusals import MESSAGES, Refusal, make_refused_check
+from krunpy.server.release import Release, make_release, require_guest_key
+from krunpy.server.sessions import consume_session
+from krunpy.server.workloads import count_release, find_by_manifest, find_sealed_key
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from krunpy.core.octets import Digest32, PublicKey32
+    from krunpy.server.broker import Broker
+    from krunpy.server.sessions import Session
+    from krunpy.server.workloads import Workload
+
+
+_NOTED = (
+    "id", "time", "workload", "outcome", "error", "detail", "tee", "simulated", "remote", "timings_us",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttestRequest:
+    """What a guest sends through its relay. evidence: the EVIDENCE payload; remote: the relay's address."""
+
+    session: bytes
+    tee: str
+    guest_key: PublicKey32
+    manifest_hash: Digest32
+    evidence: bytes
+    remote: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attestation ended: a release or a refusal, never both; `id` names its record."""
+
+    id: str
+    simulated: bool
+    release: Release | None
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """What is known so far; each step returns a fuller one. The first refusal ends it."""
+
+    refusal: Refusal | None = None
+    detail: str = ""
+    session: Session | None = None
+    workload: Workload | None = None
+    appraisal: Appraisal | None = None
+    release: Release | None = None
+    marks: tuple[tuple[str, float], ...] = ()
+
+
+def attest(broker: Broker, request: AttestRequest) -> Outcome:
+    """Return the sealed disk key of the one workload whose manifest was attested, or a refusal.
+
+    1. The session exists, is fresh and was never used; it is used up here, before anything is verified.
+    2. The manifest hash is the session's, and a secret can be sealed to the guest key.
+    3. A workload is registered for the manifest: not revoked, not expired, uses left.
+    4. The TEE is one that the manifest and this server's mode allow.
+    5. The evidence verifies: signature and chain, to a root of this server.
+    6. report_data is that of this nonce, guest key and manifest.
+    7. The launch digest is a reference value of this workload, for this TEE.
+    8. The policy holds: server's and registration's. (5 to 8: the appraiser, in this order.)
+    9. A use is taken, the disk key opened, sealed to the guest key and signed.
+
+    Every outcome is recorded; the release and its record are one transaction.
+    Raises HostError if the store cannot be used.
+    """
+    begin = time.perf_counter()
+    course = _check_request(broker, request)
+    course = replace(course, marks=(("session", time.perf_counter() - begin),))
+    if course.refusal is None:
+        course = _check_evidence(broker, request, course)
+        course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - begin)))
+    with broker.database.change() as connection:
+        if course.refusal is None:
+            course = _release(broker, request, course, connection)  # 9
+        course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
+        record = _make_record(broker, request, course)
+        known = course.workload.reference_values if course.workload else ()
+        values = [value.to_document() for value in known]
+        add_record(connection, record, values, kept=broker.limits.records_kept)
+    broker.note({"event": "attest", **{name: record[name] for name in _NOTED}})
+    return Outcome(
+        id=str(record["id"]),
+        simulated=bool(record["simulated"]),
+        release=course.release,
+        refusal=course.refusal,
+    )
+
+
+def _check_request(broker: Broker, request: AttestRequest) -> _Course:
+    now_s = int(broker.now_s())
+    with broker.database.change() as connection:
+        session = consume_session(connection, request.session, now_s=now_s)  # 1
+        workload = find_by_manifest(connection, request.manifest_hash, now_s=now_s)
+    course = _Course(workload=workload)
+    if isinstance(session, Refusal):
+        return replace(course, refusal=session)
+    course = replace(course, session=session)
+    if session.manifest_hash != request.manifest_hash:  # 2
+        why = f"seen {request.manifest_hash.hex()}, wanted {session.manifest_hash.hex()}"
+        return replace(course, refusal=Refusal.MANIFEST_MISMATCH, detail=why)
+    try:
+        require_guest_key(request.guest_key)
+    except FormatError as error:
+        return replace(course, refusal=Refusal.GUEST_KEY_BAD, detail=error.why)
+    if workload is None:  # 3
+        return replace(course, refusal=Refusal.WORKLOAD_UNKNOWN)
+    if refusal := workload.find_refusal():
+        return replace(course, refusal=refusal)
+    tees = parse_manifest(workload.manifest).tees  # 4
+    if request.tee not in tees:
+        why = f'seen "{request.tee}", the manifest allows {", ".join(tees)}'
+        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
+    if not broker.appraiser.allows_tee(request.tee):
+        why = f'seen "{request.tee}", which a server in mode {broker.mode} with its roots does not accept'
+        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
+    return course
+
+
+def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> _Course:
+    assert course.session is not None
+    assert course.workload is not None
+    wanted = Wanted(
+        tee=request.tee,
+        report_data=make_report_data(course.session.nonce, request.guest_key, request.manifest_hash),
+        manifest_hash=request.manifest_hash,
+        launch_digests=tuple(
+            value.launch_digest for value in course.workload.reference_values if value.tee == request.tee
+        ),
+        policy=course.workload.policy,
+        now_s=broker.now_s(),
+    )
+    appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5, 6, 7, 8
+    return replace(course, appraisal=appraisal, refusal=appraisal.refusal)
+
+
+def _release(
+    broker: Broker, request: AttestRequest, course: _Course, connection: sqlite3.Connection
+) -> _Course:
+    workload, session = course.workload, course.session
+    assert workload is not None
+    assert session is not None
+    now_s = int(broker.now_s())
+    sealed_key = find_sealed_key(connection, workload, now_s=now_s)
+    if isinstance(sealed_key, Refusal):
+        return replace(course, refusal=sealed_key)
+    try:
+        disk_key = broker.vault.open(sealed_key, workload=workload.id, manifest_hash=workload.manifest_hash)
+    except HostError as error:
+        return replace(course, refusal=Refusal.DISK_KEY_DAMAGED, detail=f"{error.what}: {error.why}")
+    count_release(connection, workload, now_s=now_s)
+    release = make_release(
+        broker.signer,
+        disk_key,
+        nonce=session.nonce,
+        guest_key=request.guest_key,
+        manifest_hash=workload.manifest_hash,
+    )
+    return replace(course, release=release)
+
+
+def _make_record(broker: Broker, request: AttestRequest, course: _Course) -> dict[str, object]:
+    now_s = broker.now_s()
+    appraisal = course.appraisal
+    is_simulated = appraisal.simulated if appraisal is not None else request.tee == "software"
+    return {
+        "id": make_id(now_s),
+        "time": datetime.fromtimestamp(now_s, tz=UTC).isoformat(timespec="milliseconds"),
+        "mode": broker.mode.value,
+        "simulated": is_simulated,
+        "outcome": "released" if course.refusal is None else "refused",
+        "error": course.refusal.value if course.refusal else "",
+        "message": MESSAGES[course.refusal] if course.refusal else "",
+        "detail": course.detail,
+        "workload": course.workload.id if course.workload else "",
+        "manifest_hash": request.manifest_hash.hex(),
+        "guest_public_key": request.guest_key.hex(),
+        "tee": request.tee,
+        "launch_digest": appraisal.launch_digest if appraisal else "",
+        "verdict": _complete_verdict(course, request.tee, simulated=is_simulated),
+        "remote": request.remote,
+        "timings_us": {name: int(mark * 1e6) for name, mark in course.marks},
+    }
+
+
+def _complete_verdict(course: _Course, tee: str, *, simulated: bool) -> dict[str, object]:
+    """Return the appraiser's verdict; where the server itself refused, one that says so in the same form."""
+    verdict = course.appraisal.verdict if course.appraisal else {}
+    check = make_refused_check(course.refusal, course.detail) if course.refusal else None
+    if check is None:
+        return verdict
+    found = verdict.get("checks")
+    checks = [*found, check] if isinstance(found, list) else [check]
+    outcome = f"refused: {check['name']}"
+    return {
+        "tee": tee,
+        "simulated": simulated,
+        **verdict,
+        "trusted": False,
+        "code": check["name"],
+        "heading": f"{SIMULATED_HEADING}: {outcome}" if simulated else outcome,
+        "checks": checks,
+    }

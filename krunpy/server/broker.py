@@ -1,0 +1,90 @@
+"""The server without its sockets: the store, the keys, the appraiser and the clock, as one frozen value."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from krunpy.core.files import lock, make_private_directory
+from krunpy.server.database import Database
+from krunpy.server.keys import open_keys
+from krunpy.server.sessions import SessionLimits
+from krunpy.server.workloads import forget_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from krunpy.server.appraiser import Appraiser
+    from krunpy.server.release import Signer
+    from krunpy.server.vault import Vault
+
+DATABASE_FILE = "store.sqlite3"
+LOCK_FILE = "lock"
+
+
+class Mode(StrEnum):
+    """Whether simulated evidence can be accepted. There is no third way."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLimits:
+    """Bounds that an operator may set. records_kept: of each outcome."""
+
+    sessions: SessionLimits = field(default_factory=SessionLimits)
+    records_kept: int = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """Everything a handler needs. now_s: the clock, seconds since 1970. note: takes one event for the log."""
+
+    database: Database
+    signer: Signer
+    vault: Vault
+    appraiser: Appraiser
+    mode: Mode
+    now_s: Callable[[], float]
+    note: Callable[[Mapping[str, object]], None]
+    limits: BrokerLimits = field(default_factory=BrokerLimits)
+
+
+def open_broker(
+    data_dir: str,
+    *,
+    appraiser: Appraiser,
+    mode: Mode,
+    now_s: Callable[[], float],
+    note: Callable[[Mapping[str, object]], None],
+    limits: BrokerLimits | None = None,
+) -> Broker:
+    """Return the server over the store in a directory, made with mode 0700 if it is missing.
+
+    Several processes may open the same directory at once.
+
+    Raises HostError if the store or one of its keys is missing, damaged or readable by others.
+    """
+    make_private_directory(data_dir)
+    with lock(os.path.join(data_dir, LOCK_FILE)):
+        database = Database(os.path.join(data_dir, DATABASE_FILE))
+        try:
+            with database.change() as connection:
+                keys = open_keys(connection, data_dir, now_s=int(now_s()))
+                forget_ended(connection, now_s=int(now_s()))
+        except BaseException:
+            database.close()
+            raise
+    return Broker(
+        database=database,
+        signer=keys.signer,
+        vault=keys.vault,
+        appraiser=appraiser,
+        mode=mode,
+        now_s=now_s,
+        note=note,
+        limits=limits or BrokerLimits(),
+    )

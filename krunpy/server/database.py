@@ -1,0 +1,129 @@
+"""The store: one SQLite file in WAL mode, shared by every server process that works on it.
+
+One connection per process behind one lock; each change is one immediate transaction, so that a nonce or a
+use is taken once however many processes race for it. What the tables mean is in sessions, workloads,
+records and tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import HostError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE tokens (
+  id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, role TEXT NOT NULL,
+  created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (
+  id BLOB PRIMARY KEY, nonce BLOB NOT NULL UNIQUE, manifest_hash BLOB NOT NULL, remote TEXT NOT NULL,
+  expires_at INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+CREATE TABLE workloads (
+  id TEXT PRIMARY KEY, manifest_hash BLOB NOT NULL UNIQUE, manifest BLOB NOT NULL, sealed_key BLOB NOT NULL,
+  reference_values TEXT NOT NULL, policy TEXT NOT NULL, status TEXT NOT NULL, uses_left INTEGER,
+  released INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL);
+CREATE TABLE snapshots (hash BLOB PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE attestations (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, workload TEXT NOT NULL,
+  outcome TEXT NOT NULL, document TEXT NOT NULL, snapshot BLOB NOT NULL);
+CREATE INDEX attestations_by_outcome ON attestations (outcome, sequence);
+CREATE INDEX attestations_by_workload ON attestations (workload, sequence);
+CREATE INDEX attestations_by_snapshot ON attestations (snapshot);
+"""
+
+
+class Database:
+    """An open store. Every method may be called from any thread."""
+
+    def __init__(self, path: str) -> None:
+        """Open the store, making it if it is missing; the caller keeps other first openers away.
+
+        Raises HostError if the file cannot be opened, is damaged, or has another schema.
+        """
+        self._path = path
+        self._lock = threading.RLock()
+        with _described(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._connection = sqlite3.connect(
+                path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+            )
+            self._connection.row_factory = sqlite3.Row
+            # WAL lets readers pass writers; FULL, because a consumed nonce must survive a power cut
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "trusted_schema=OFF"):
+                self._connection.execute(f"PRAGMA {pragma}").fetchall()
+            self._require_schema()
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """Hold the store's one write transaction while the block runs; an exception undoes it.
+
+        Raises HostError if the store cannot be used, or stays locked for BUSY_TIMEOUT_S.
+        """
+        with self._lock, _described(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.rollback()
+                raise
+            self._connection.commit()
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[sqlite3.Connection]:
+        """Hold one consistent view for reading. Raises HostError if the store cannot be used."""
+        with self._lock, _described(self._path):
+            self._connection.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._connection.rollback()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _require_schema(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            script = f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+            self._connection.executescript(script)
+        elif version != SCHEMA_VERSION:
+            raise HostError(
+                f"cannot open the store {self._path}",
+                why=f"seen schema version {version}, wanted {SCHEMA_VERSION}",
+                next="use the krunpy that wrote it, or another data directory",
+            )
+
+
+def find_meta(connection: sqlite3.Connection, name: str) -> bytes | None:
+    """Return a value that belongs to the whole store, or None."""
+    row = connection.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()
+    return None if row is None else bytes(row["value"])
+
+
+def set_meta(connection: sqlite3.Connection, name: str, value: bytes) -> None:
+    """Set a value that belongs to the whole store."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", (name, value))
+
+
+@contextlib.contextmanager
+def _described(path: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise HostError(f"cannot use the store {path}", why=f"SQLite says: {error}") from error
+    except OSError as error:
+        raise HostError(f"cannot open the store {path}", why=error.strerror or "error") from error

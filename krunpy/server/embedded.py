@@ -1,0 +1,60 @@
+"""The process of an embedded server: development mode, loopback, trusting this installation's software TEE.
+
+Usage: python -I -m krunpy.server.embedded, started by `runtime.embedded`; ends when its starter's pipe closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+
+from krunpy.core.errors import KrunpyError
+from krunpy.core.files import load_bounded, make_private_directory, write_atomically
+from krunpy.server.broker import Mode
+from krunpy.server.listening import ServerOptions
+from krunpy.server.run import run_server
+from krunpy.tee.authority import open_authority
+
+ROOT_FILE = "ark.der"
+
+
+def publish_simulated_root(tee_dir: str) -> str:
+    """Return the path of the software TEE's root certificate (DER), written if it is not there yet."""
+    authority = open_authority(tee_dir, now=datetime.now(UTC))
+    path = os.path.join(tee_dir, ROOT_FILE)
+    if not os.path.exists(path) or load_bounded(path, 65536) != authority.root:
+        write_atomically(path, authority.root, mode=0o644)
+    return path
+
+
+def main(argv: list[str]) -> int:
+    """Serve until the starter's pipe closes."""
+    parser = argparse.ArgumentParser(prog="krunpy.server.embedded")
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--tee-dir", required=True)
+    for name in ("--listen-fd", "--stop-fd", "--ready-fd"):
+        parser.add_argument(name, type=int, required=True)
+    given = parser.parse_args(argv)
+    try:
+        make_private_directory(given.data_dir)
+        run_server(
+            ServerOptions(
+                data_dir=given.data_dir,
+                listen_fd=given.listen_fd,
+                parent_fd=given.stop_fd,
+                ready_fd=given.ready_fd,
+                mode=Mode.DEVELOPMENT,
+                simulated_root=publish_simulated_root(given.tee_dir),
+                log_file=os.path.join(given.data_dir, "server.log"),
+            )
+        )
+    except KrunpyError as error:
+        print(f"krunpy: {error.what}: {error.why}", file=sys.stderr)  # noqa: T201 - a process made for this
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))  # noqa: TID251 - a process made for this

@@ -1,0 +1,160 @@
+"""Where the server listens, and what it refuses to offer to a network. One socket, made first."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import HostError, UsageError
+from krunpy.server.broker import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+DEFAULT_PORT = 8181
+_BACKLOG = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """What an operator chooses. The unsafe ones are long to type.
+
+    data_dir:         the store; several servers may share it.
+    host, port:       an address, not a name; port 0 takes any free one.
+    listen_fd:        an inherited listening socket instead; -1 for none.
+    ready_fd:         gets one line of JSON (url, key, mode) when the server answers; -1 for none.
+    parent_fd:        the server ends when this pipe's other end closes; -1 for none.
+    simulated_root:   the software TEE's root certificate (PEM or DER), in mode development only.
+    tls_certificate, tls_key: PEM files; both or none.
+    log_file:         one line of JSON for each event; empty for stderr.
+    """
+
+    data_dir: str
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    listen_fd: int = -1
+    ready_fd: int = -1
+    parent_fd: int = -1
+    mode: Mode = Mode.PRODUCTION
+    simulated_root: str = ""
+    accepts_simulated_from_network: bool = False  # --i-accept-simulated
+    allows_plain_http: bool = False  # --unsafe-plain-http
+    tls_certificate: str = ""
+    tls_key: str = ""
+    log_file: str = ""
+    records_kept: int = 10_000
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks https."""
+        return bool(self.tls_certificate)
+
+
+def open_listener(options: ServerOptions) -> socket.socket:
+    """Return the listening socket.
+
+    Raises UsageError if the options would expose what must not be exposed, HostError if the address is taken.
+    """
+    if bool(options.tls_certificate) != bool(options.tls_key):
+        raise UsageError("cannot serve https", why="it needs both a certificate and a key")
+    if options.simulated_root and options.mode is not Mode.DEVELOPMENT:
+        raise UsageError(
+            "cannot trust a simulated root",
+            why=f"seen mode {options.mode}, wanted development",
+            next="a server that holds real secrets must not know a simulated root",
+        )
+    listener = _inherit(options.listen_fd) if options.listen_fd >= 0 else _bind(options)
+    try:
+        if listener.family != socket.AF_UNIX:
+            _require_safe(options, str(listener.getsockname()[0]))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def describe_url(options: ServerOptions, listener: socket.socket) -> str:
+    """Return the URL that the socket answers at."""
+    if listener.family == socket.AF_UNIX:
+        return "unix:"
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if options.has_tls else "http"
+    return (
+        f"{scheme}://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
+    )
+
+
+def open_log(options: ServerOptions) -> Callable[[Mapping[str, object]], None]:
+    """Return what writes one event as one line of JSON. Raises HostError if the file cannot be opened."""
+    from krunpy.server.documents import encode_document
+
+    descriptor = 2
+    if options.log_file:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            descriptor = os.open(options.log_file, flags, 0o600)
+        except OSError as error:
+            raise HostError(
+                f"cannot open the log {options.log_file}", why=error.strerror or "error"
+            ) from error
+
+    def note(event: Mapping[str, object]) -> None:
+        with contextlib.suppress(OSError):  # a full disk or a closed stderr must not end the server
+            os.write(descriptor, encode_document(event).encode() + b"\n")
+
+    return note
+
+
+def _bind(options: ServerOptions) -> socket.socket:
+    try:
+        address = ipaddress.ip_address(options.host)
+    except ValueError as error:
+        raise UsageError(
+            "cannot listen", why=f'seen host "{options.host}", wanted an address', next="use 127.0.0.1"
+        ) from error
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004
+    # before the port is open: afterwards someone might have connected
+    _require_safe(options, options.host)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((options.host, options.port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise HostError(
+            f"cannot listen on {options.host} port {options.port}",
+            why=error.strerror or "error",
+            next="stop what uses the port, or choose another with --port",
+        ) from error
+    return listener
+
+
+def _inherit(descriptor: int) -> socket.socket:
+    try:
+        return socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise HostError(
+            f"cannot use the inherited socket {descriptor}", why=error.strerror or "error"
+        ) from error
+
+
+def _require_safe(options: ServerOptions, host: str) -> None:
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return
+    if options.mode is Mode.DEVELOPMENT and not options.accepts_simulated_from_network:
+        raise UsageError(
+            f"cannot listen on {host}",
+            why="mode development accepts simulated evidence: whoever can connect can have its secrets",
+            next="listen on 127.0.0.1, use mode production, or say --i-accept-simulated",
+        )
+    if not options.has_tls and not options.allows_plain_http:
+        raise UsageError(
+            f"cannot listen on {host}",
+            why="disk keys are registered over this connection, and it is not encrypted",
+            next="give --tls-certificate and --tls-key, or say --unsafe-plain-http behind a proxy",
+        )

@@ -60,13 +60,12 @@ def is_kvm_usable(guest: Guest, data_dir: str) -> bool:
 def probe_kvm(guest: Guest) -> bool:
     """Boot the agent without a manifest under KVM; it works if the agent gets to say why it stops."""
     ours, theirs = socket.socketpair()
-    console, console_end = socket.socketpair()
     files = [make_sealed_file(name, data) for name, data in _probe_files(guest)]
     try:
-        inherited = [*files, theirs.fileno(), console_end.fileno()]
+        inherited = [*files, theirs.fileno()]
         spec = VmSpec(
             accel=Accel.KVM, memory_mib=256, cpus=1, cmdline=guest.cmdline,
-            firmware_fd=0, kernel_fd=1, initrd_fd=2, channel_fd=3, console_fd=4, disk_fd=None,
+            firmware_fd=0, kernel_fd=1, initrd_fd=2, channel_fd=3, disk_fd=None,
         )  # fmt: skip
         argv = [
             word.format(**{f"fd{i}": fd for i, fd in enumerate(inherited)})
@@ -83,7 +82,7 @@ def probe_kvm(guest: Guest) -> bool:
     else:
         return True
     finally:
-        for end in (ours, theirs, console, console_end):
+        for end in (ours, theirs):
             end.close()
         for descriptor in files:
             os.close(descriptor)

@@ -40,7 +40,7 @@ def build_argv(spec: VmSpec, program: str) -> list[str]:
         *("-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"),
         *("-bios", _path(spec.firmware_fd)),
         *("-kernel", _path(spec.kernel_fd), "-initrd", _path(spec.initrd_fd), "-append", spec.cmdline),
-        *("-chardev", f"socket,id=console,fd={placeholder(spec.console_fd)}", "-serial", "chardev:console"),
+        *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         *("-device", "virtio-serial-pci,max_ports=2"),
         *("-chardev", f"socket,id=channel,fd={placeholder(spec.channel_fd)}"),
         *("-device", f"virtserialport,chardev=channel,name={spec.port_name}"),

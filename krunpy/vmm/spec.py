@@ -15,7 +15,7 @@ class Accel(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VmSpec:
-    """A machine with one read-only disk, one channel and one console.
+    """A machine with one read-only disk and one channel; its console is its standard output.
 
     The descriptors are indices into the list of files that is handed to the process that starts the machine.
     """
@@ -28,7 +28,6 @@ class VmSpec:
     kernel_fd: int
     initrd_fd: int
     channel_fd: int
-    console_fd: int
     disk_fd: int | None
     port_name: str = "krunpy.ctl"
 

@@ -1,0 +1,28 @@
+"""The entry point: look at the verb before importing anything heavy.
+
+OCI verbs go to `krunpy.cli.oci`, which costs a few milliseconds; everything else goes to the commands for
+people in `krunpy.cli.app`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from krunpy.cli import oci
+
+
+def main() -> None:
+    """Run the command line of this process and end with its exit status."""
+    arguments = sys.argv[1:]
+    if oci.wants(arguments):
+        status = oci.run(arguments, os.environ, oci.production_launcher(sys.executable))
+        sys.stdout.flush()
+        os._exit(status)  # one and a half milliseconds faster than winding down
+    from krunpy.cli.app import main as run_app
+
+    run_app(arguments)
+
+
+if __name__ == "__main__":
+    main()

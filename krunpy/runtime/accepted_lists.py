@@ -1,0 +1,169 @@
+"""What becomes of those settings of config.json that are lists: mounts, namespaces, devices, and so on.
+
+Engines add some of each by themselves. Those are told from the user's by the rules below; a user's is refused
+where it cannot hold.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from krunpy.runtime.setting import GUEST, HOST, NOWHERE, REFUSED, Setting, shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_ID_LENGTH = 64  # hex digits of an engine's container ID
+_HEX = frozenset("0123456789abcdef")
+_NO_NETWORK = "the guest has no network yet, and keeps the file of its image"
+
+# What podman and docker bind into every container: destination -> file name, where it holds, reason.
+_ENGINE_FILES: Mapping[str, tuple[str, str, str]] = {
+    "/etc/resolv.conf": ("resolv.conf", NOWHERE, _NO_NETWORK),
+    "/etc/hosts": ("hosts", NOWHERE, _NO_NETWORK),
+    "/etc/hostname": (
+        "hostname",
+        NOWHERE,
+        "the guest gets the host name by itself, and keeps its image's file",
+    ),
+    "/run/.containerenv": (".containerenv", NOWHERE, "it describes the host's engine"),
+    "/dev/shm": ("shm", GUEST, "the guest has its own; the host's is not shared"),  # noqa: S108
+}
+# Kernel file systems that a container has of its own, by type -> destination prefix.
+_KERNEL_MOUNTS: Mapping[str, tuple[str, str, str]] = {
+    "proc": ("/proc", GUEST, "the guest's own"),
+    "sysfs": ("/sys", GUEST, "the guest's own"),
+    "devpts": ("/dev/pts", GUEST, "the guest's own"),
+    "mqueue": ("/dev/mqueue", GUEST, "the guest's own"),
+    "cgroup": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show"),
+    "cgroup2": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show"),
+}
+_INIT = "/run/podman-init"
+_SECRETS = "/run/secrets"
+_DEFAULT_SYSCTLS = {"net.ipv4.ping_group_range": "0 0"}  # containers.conf of podman 4 and 5
+
+
+class _Mount(NamedTuple):
+    destination: str
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+
+def review_mounts(path: str, value: object) -> Iterator[Setting]:
+    """Yield what becomes of each mount."""
+    for entry in value if isinstance(value, list) else []:
+        mount = _read_mount(entry)
+        where, reason = _review_mount(mount)
+        yield Setting(f"{path} {shorten(mount.destination)}", _shown_mount(mount), where, reason)
+
+
+def _read_mount(entry: object) -> _Mount:
+    fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+    options = fields.get("options")
+    return _Mount(
+        destination="/" + str(fields.get("destination") or "").strip("/"),
+        type=str(fields.get("type") or ""),
+        source=str(fields.get("source") or ""),
+        options=tuple(str(option) for option in options) if isinstance(options, list) else (),
+    )
+
+
+def _review_mount(mount: _Mount) -> tuple[str, str]:
+    is_bind = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
+    if mount.type in _KERNEL_MOUNTS and not is_bind:
+        destination, where, reason = _KERNEL_MOUNTS[mount.type]
+        if mount.destination == destination:
+            return where, reason
+        return REFUSED, f"a {mount.type} belongs at {destination}"
+    if mount.type == "tmpfs" and not is_bind:
+        return _review_tmpfs(mount)
+    if is_bind:
+        return _review_bind(mount)
+    return REFUSED, f"file system type {mount.type or 'none'} is not one the guest can mount"
+
+
+def _review_tmpfs(mount: _Mount) -> tuple[str, str]:
+    if mount.destination == "/dev":
+        return GUEST, "the guest's own"
+    if "tmpcopyup" in mount.options and "notmpcopyup" not in mount.options:
+        return GUEST, "a tmpfs of the guest, empty: the image's files below it are not copied up"
+    return GUEST, "a tmpfs of the guest, part of the manifest"
+
+
+def _review_bind(mount: _Mount) -> tuple[str, str]:
+    known = _ENGINE_FILES.get(mount.destination)
+    if known is not None and is_engine_file(mount.source, known[0]):
+        return known[1], known[2]
+    if mount.destination == _INIT:
+        return REFUSED, "the agent is the guest's init already; run without --init"
+    if mount.destination == _SECRETS or mount.destination.startswith(f"{_SECRETS}/"):
+        return REFUSED, "a secret on the host's disk is not one; the attestation server releases secrets"
+    if "/volumes/" in mount.source and mount.source.endswith("/_data"):
+        return REFUSED, "volumes are not supported yet; for a VOLUME of the image use --image-volume tmpfs"
+    return REFUSED, "files of the host are not shared with the guest yet; put them into the image"
+
+
+def is_engine_file(source: str, name: str) -> bool:
+    """Say whether a source is the file of this name that an engine made for one container.
+
+    Engines keep them in a directory named by the container's ID: 64 hex digits.
+    """
+    parts = source.split("/")
+    return parts[-1] == name and any(len(part) == _ID_LENGTH and _HEX.issuperset(part) for part in parts)
+
+
+def _shown_mount(mount: _Mount) -> str:
+    return shorten(f"{mount.type} from {mount.source}" if mount.source != mount.type else mount.type)
+
+
+def review_namespaces(path: str, value: object) -> Iterator[Setting]:
+    """Yield what becomes of each namespace."""
+    for entry in value if isinstance(value, list) else []:
+        fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        kind, place = str(fields.get("type") or ""), str(fields.get("path") or "")
+        name = f"{path} {shorten(kind)}"
+        if kind == "network":
+            yield Setting(name, shorten(place or "new"), NOWHERE, "the guest has no network yet")
+        elif kind == "user":
+            yield Setting(name, shorten(place or "new"), REFUSED, "user namespaces are not supported yet")
+        elif place:
+            yield Setting(
+                name, shorten(place), REFUSED, "a machine cannot share another container's namespace"
+            )
+        elif kind == "pid":
+            yield Setting(name, "new", HOST, "the machine has one of its own, and the guest its own kernel")
+        else:
+            yield Setting(name, "new", GUEST, "the guest has a kernel of its own")
+
+
+def review_devices(path: str, value: object) -> Iterator[Setting]:
+    """Yield the devices of the host that were asked for: all refused."""
+    for entry in value if isinstance(value, list) else []:
+        fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
+        yield Setting(path, shorten(str(fields.get("path"))), REFUSED, "the guest sees no device of the host")
+
+
+def review_sysctls(path: str, value: object) -> Iterator[Setting]:
+    """Yield the kernel settings: an engine's own default does not matter, any other is refused."""
+    for name, wanted in value.items() if isinstance(value, dict) else ():
+        if _DEFAULT_SYSCTLS.get(name) == wanted:
+            yield Setting(
+                f"{path} {name}", shorten(str(wanted)), NOWHERE, "the engine's default; no network yet"
+            )
+        else:
+            reason = "kernel settings of the guest are not supported yet"
+            yield Setting(f"{path} {shorten(str(name))}", shorten(str(wanted)), REFUSED, reason)
+
+
+def review_capability_set(path: str, value: object) -> Iterator[Setting]:
+    """Yield what becomes of one of the five capability sets: the guest has one list."""
+    names = [str(name) for name in value] if isinstance(value, list) else []
+    shown = shorten(" ".join(names)) or "none"
+    kind = path.rpartition(".")[2]
+    if kind == "bounding":
+        yield Setting(path, shown, GUEST, "part of the manifest, which is measured")
+    elif kind in ("effective", "permitted"):
+        yield Setting(path, shown, GUEST, "root gets the bounding set, another user none")
+    elif names:
+        yield Setting(path, shown, NOWHERE, "the guest has no inheritable and no ambient capabilities")

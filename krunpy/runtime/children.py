@@ -1,0 +1,115 @@
+"""The shim's two children: the launcher, which works until the workload runs, and the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import FormatError
+from krunpy.runtime import control
+from krunpy.runtime.process import SIGKILL
+from krunpy.runtime.spawn import spawn
+
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Mapping, Sequence
+
+_PLACE = re.compile(r"\{fd(\d{1,2})\}")
+_MAX_ARGUMENTS = 512
+_PASSED = ("XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Child:
+    """A child process: its pid, the pipe that holds what it says, and its exit code once it ended."""
+
+    __slots__ = ("exit_code", "output", "pid")
+
+    def __init__(self, pid: int, output: int) -> None:
+        self.pid = pid
+        self.output = output
+        self.exit_code: int | None = None
+
+    def kill(self) -> None:
+        """Kill it if it lives; it is reaped later."""
+        if self.exit_code is None:
+            os.kill(self.pid, SIGKILL)
+
+
+def launcher_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what the launcher gets of the caller's environment: KRUNPY_ settings and the XDG directories."""
+    kept = {
+        name: value for name, value in environment.items() if name.startswith("KRUNPY_") or name in _PASSED
+    }
+    return {**kept, **machine_environment(), "HOME": environment.get("HOME") or "/root"}
+
+
+def machine_environment() -> dict[str, str]:
+    """Return the environment of the machine: nothing of the caller's."""
+    return {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
+
+
+def spawn_launcher(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    control_end: _socket.socket,
+    channel: _socket.socket,
+    guest_end: _socket.socket,
+) -> Child:
+    """Start the launcher with its three sockets at the numbers that `control` promises."""
+    output, their_output = os.pipe()
+    at = {
+        control.CONTROL_FD: control_end.fileno(),
+        control.CHANNEL_FD: channel.fileno(),
+        control.GUEST_FD: guest_end.fileno(),
+    }
+    pid = spawn(argv, environment=launcher_environment(environment), output=their_output, at=at)
+    os.close(their_output)
+    os.set_blocking(output, False)
+    return Child(pid, output)
+
+
+def spawn_machine(argv: Sequence[str], descriptors: Sequence[int]) -> Child:
+    """Start the machine; {fd0}, {fd1}... in argv become the descriptors' numbers. They are closed here.
+
+    Raises FormatError if argv names a descriptor that is not there.
+    """
+    try:
+        if not argv or len(argv) > _MAX_ARGUMENTS or not argv[0].startswith("/"):
+            raise FormatError("cannot start the machine", why=f"{len(argv)} arguments, or no absolute path")
+        named = [_PLACE.sub(lambda match: _number(match, descriptors), argument) for argument in argv]
+        output, their_output = os.pipe()
+        pid = spawn(named, environment=machine_environment(), output=their_output, at={}, as_is=descriptors)
+        os.close(their_output)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    os.set_blocking(output, False)
+    return Child(pid, output)
+
+
+def _number(match: re.Match[str], descriptors: Sequence[int]) -> str:
+    index = int(match[1])
+    if index >= len(descriptors):
+        raise FormatError(
+            "cannot start the machine", why=f"{match[0]} is named, {len(descriptors)} descriptors came"
+        )
+    return str(descriptors[index])
+
+
+def reap() -> list[tuple[int, int]]:
+    """Return (pid, exit code) of every child that has ended; a signal is a negative code.
+
+    As pid 1 of its namespace the shim also inherits, and reaps, orphans it never knew.
+    """
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if pid == 0:
+            return ended
+        ended.append((pid, os.waitstatus_to_exitcode(status)))

@@ -1,0 +1,116 @@
+"""An attestation server for one run, on loopback, when none is configured.
+
+Its store is shared by every embedded server of this installation; it ends with the process that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import BrokerError
+from krunpy.core.files import load_bounded
+from krunpy.core.octets import PublicKey32, Secret
+from krunpy.core.proc import clean_environment
+
+if TYPE_CHECKING:
+    from krunpy.core.settings import Settings
+
+URL_IN_MANIFEST = "embedded:"  # the port differs from run to run; the key is what identifies the server
+READY_TIMEOUT_S = 60.0  # the first start makes keys
+_TOKEN_LIMIT = 4096  # bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedServer:
+    """A started server: where it listens, its process, and the pipe whose end stops it."""
+
+    url: str
+    pid: int
+    store: str
+    _stop: int
+    _ready: int
+
+    def wait_until_ready(self) -> None:
+        """Return when the server has made its keys and listens. Raises BrokerError if it ends before."""
+        with open(self._ready, "rb", closefd=False) as stream:
+            if not stream.readline(256):
+                raise BrokerError(
+                    "cannot start the embedded server",
+                    why="it ended at once; its messages are above",
+                    next=f"look at {self.store}",
+                )
+
+    def stop(self) -> None:
+        """End the server and wait for it."""
+        os.close(self._stop)
+        os.close(self._ready)
+        os.waitpid(self.pid, 0)
+
+
+def store_of(settings: Settings) -> str:
+    """Return the data directory of embedded servers."""
+    return os.path.join(settings.data_dir, "server")
+
+
+def start_embedded_server(settings: Settings) -> EmbeddedServer:
+    """Start a server process that listens on a free port of 127.0.0.1; it is ready a moment later.
+
+    Connections made before it is ready wait in the socket's queue.
+    """
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    stop_read, stop_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    try:
+        inherited = (listener.fileno(), stop_read, ready_write)
+        for descriptor in inherited:
+            os.set_inheritable(descriptor, True)
+        argv = [
+            *(sys.executable, "-I", "-m", "krunpy.server.embedded"),
+            *("--data-dir", store_of(settings), "--tee-dir", authority_directory(settings)),
+            *(
+                "--listen-fd",
+                str(inherited[0]),
+                "--stop-fd",
+                str(inherited[1]),
+                "--ready-fd",
+                str(inherited[2]),
+            ),
+        ]
+        pid = os.posix_spawn(sys.executable, argv, clean_environment())
+        port = listener.getsockname()[1]
+    finally:
+        listener.close()
+        os.close(stop_read)
+        os.close(ready_write)
+    return EmbeddedServer(
+        url=f"http://127.0.0.1:{port}", pid=pid, store=store_of(settings), _stop=stop_write, _ready=ready_read
+    )
+
+
+def authority_directory(settings: Settings) -> str:
+    """Return where this installation's software TEE keeps its root."""
+    return os.path.join(settings.data_dir, "software-tee")
+
+
+def load_embedded_token(settings: Settings) -> Secret:
+    """Return the administrator's token of the embedded store; the server must have been ready once."""
+    from krunpy.server.keys import ADMIN_TOKEN_FILE
+
+    return Secret(load_bounded(os.path.join(store_of(settings), ADMIN_TOKEN_FILE), _TOKEN_LIMIT).strip())
+
+
+def find_embedded_key(settings: Settings) -> PublicKey32 | None:
+    """Return the key with which embedded servers sign, or None before the first one was started."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from krunpy.server.keys import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
+
+    path = os.path.join(store_of(settings), SIGNING_KEY_FILE)
+    if not (os.path.exists(path) and os.path.exists(os.path.join(store_of(settings), ADMIN_TOKEN_FILE))):
+        return None
+    private = Ed25519PrivateKey.from_private_bytes(load_bounded(path, 32))
+    return PublicKey32(private.public_key().public_bytes_raw())

@@ -1,0 +1,278 @@
+"""The launcher: a child of the shim that converts, registers, has the machine started and attests it, and ends.
+
+Usage: python -I -m krunpy.runtime.launch STATE_DIR, with the sockets of `control` at their numbers. What it
+imports is heavy, and gone from memory when the workload runs. It is not trusted by the guest or the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import HostError, KrunpyError
+from krunpy.core.files import make_private_directory, write_atomically
+from krunpy.core.octets import HostData
+from krunpy.core.settings import load_settings
+from krunpy.guest.payload import assemble_payload
+from krunpy.oci.annotations import Wishes, parse_annotations
+from krunpy.oci.bundle import parse_bundle
+from krunpy.oci.document import DOCUMENT_LIMIT
+from krunpy.runtime import control
+from krunpy.runtime.broker import Broker, open_broker
+from krunpy.runtime.container import CONFIG, load_container
+from krunpy.runtime.conversation import Conversation
+from krunpy.runtime.embedded import authority_directory
+from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
+from krunpy.runtime.prepare import Prepared, convert_source, describe_launch, load_key, open_cache, prepare
+from krunpy.runtime.request import HostSettings
+from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_kernel, tamper_initrd
+from krunpy.vmm.probe import choose_accel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from krunpy.core.settings import Settings
+    from krunpy.guest.payload import GuestPayload
+    from krunpy.oci.bundle import Bundle
+    from krunpy.tee.software import UnsafeSoftwareTee
+
+KEPT_LAUNCHES = 100
+STATUS_REFUSED = 125  # as engines count failures that are not the workload's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one launch works on."""
+
+    directory: str
+    settings: Settings
+    bundle: Bundle
+    wishes: Wishes
+    clock: Clock
+    shim: socket.socket
+
+
+class Clock:
+    """Seconds of each step, told to whoever asked for them."""
+
+    def __init__(self, tell: Callable[[str, float, str], None]) -> None:
+        self._tell = tell
+        self._begin = time.monotonic()
+
+    def step(self, name: str, detail: str = "") -> None:
+        """Close a step that began when the last one ended."""
+        now = time.monotonic()
+        self._tell(name, now - self._begin, detail)
+        self._begin = now
+
+
+def launch(job: Job, channel: socket.socket) -> None:
+    """Bring the workload to the point where it runs; the shim takes the channel from there.
+
+    Raises KrunpyError: nothing was released, or the guest refused what was.
+    """
+    broker = open_broker(job.settings)
+    job.clock.step("server", broker.describe())
+    try:
+        prepared = _prepare(job, broker)
+        registering = _Background(lambda: _register(job, broker, prepared))
+        payload = _tampered_payload(job, prepared)
+        files = load_files(payload)
+        tee, digest = measure_loaded(
+            files,
+            cpus=_cpus(job),
+            host_data=HostData(prepared.manifest_hash),
+            authority_dir=authority_directory(job.settings),
+        )
+        _keep_description(job, payload, digest.hex())
+        job.clock.step("measure", digest.hex()[:16])
+        accel = choose_accel(job.settings.accel, prepared.guest, job.settings.data_dir)
+        disk = open_disk(prepared.image.disk_path)
+        if job.wishes.tamper == Tamper.DISK:
+            disk = copy_disk_with_flip(disk, prepared.image.disk)
+        request = make_machine_request(
+            files,
+            accel=accel,
+            memory_mib=_memory_mib(job),
+            cpus=_cpus(job),
+            channel_fd=control.GUEST_FD,
+            disk_fd=disk,
+            kept=(open_cache(job.settings).hold(prepared.image),),
+        )
+        fields: dict[str, object] = {
+            "kind": "vm",
+            "argv": list(request.argv),
+            "fds": len(request.descriptors),
+        }
+        control.send_message(job.shim, fields, request.descriptors)
+        os.close(control.GUEST_FD)
+        stdin_is_empty = _await_start(job.shim)
+        registering.join()
+        job.clock.step("register", prepared.parsed.workload)
+        try:
+            _converse(job, broker, channel, tee, stdin_is_empty=stdin_is_empty)
+        except HostError as error:
+            if digest != prepared.digest:
+                error.add_note(
+                    "what the machine loaded is not what was registered: it may not be able to boot"
+                )
+            raise
+    finally:
+        broker.close()
+
+
+def _prepare(job: Job, broker: Broker) -> Prepared:
+    spec = job.wishes.source or f"dir:{job.bundle.root}"
+    image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
+    job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
+    return prepare(
+        job.settings,
+        job.bundle,
+        image,
+        identity=broker.identity(),
+        workload=job.wishes.workload or "",
+        cpus=_cpus(job),
+    )
+
+
+def _register(job: Job, broker: Broker, prepared: Prepared) -> None:
+    if broker.may_register:
+        broker.register(prepared, key=load_key(job.settings, prepared.image), uses=1)
+
+
+def _converse(
+    job: Job, broker: Broker, channel: socket.socket, tee: UnsafeSoftwareTee, *, stdin_is_empty: bool
+) -> None:
+    conversation = Conversation(
+        channel=channel,
+        client=broker.client,
+        tee=tee,
+        timeout_s=job.settings.boot_timeout_s,
+        tamper=job.wishes.tamper or "",
+        said_hello=lambda: job.clock.step("launch"),
+    )
+    host = HostSettings(hostname=job.bundle.hostname)
+    attested = conversation.hold(host.encode(stdin_is_empty=stdin_is_empty))
+    for note in attested.notes:
+        control.send_message(job.shim, {"kind": "note", "text": note})
+    job.clock.step("attest", attested.attestation)
+
+
+def _tampered_payload(job: Job, prepared: Prepared) -> GuestPayload:
+    payload = prepared.payload
+    match job.wishes.tamper:
+        case Tamper.KERNEL:
+            return replace(payload, kernel=tamper_kernel(payload.kernel))
+        case Tamper.INITRD:
+            return replace(payload, initrd=tamper_initrd(payload.initrd))
+        case Tamper.CMDLINE:
+            return replace(payload, cmdline=payload.cmdline + " krunpy.tampered")
+        case Tamper.MANIFEST:
+            return assemble_payload(prepared.guest, prepared.manifest.replace(b'"umask":18', b'"umask":19'))
+        case _:
+            return payload
+
+
+def _keep_description(job: Job, payload: GuestPayload, digest: str) -> None:
+    """Keep what was launched, for `krunpy explain`; nobody trusts it."""
+    folder = os.path.join(job.settings.data_dir, "launches")
+    make_private_directory(folder)
+    described = describe_launch(payload, cpus=_cpus(job), name="this launch")
+    write_atomically(os.path.join(folder, f"{digest}.json"), json.dumps(described.to_dict()).encode())
+    names = sorted(os.listdir(folder), key=lambda name: os.stat(os.path.join(folder, name)).st_mtime)
+    for name in names[:-KEPT_LAUNCHES]:
+        os.unlink(os.path.join(folder, name))
+
+
+def _await_start(shim: socket.socket) -> bool:
+    message = control.receive_message(shim)
+    if message is None or message.kind != "start":
+        raise HostError("cannot launch the machine", why="the container was ended before it was started")
+    return message.fields.get("stdin_is_empty") is True
+
+
+def _cpus(job: Job) -> int:
+    return job.wishes.cpus or job.settings.cpus
+
+
+def _memory_mib(job: Job) -> int:
+    return job.wishes.memory_mib or job.settings.memory_mib
+
+
+class _Background:
+    """Work beside the machine's boot; `join` raises what it raised."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._error: KrunpyError | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except KrunpyError as error:
+            self._error = error
+
+    def join(self) -> None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+
+def _report(shim: socket.socket, error: KrunpyError) -> None:
+    notes = "; ".join(getattr(error, "__notes__", []))
+    why = f"{error.why} ({notes})" if notes else error.why
+    fields: dict[str, object] = {"kind": "failed", "what": error.what, "why": why, "next": error.next}
+    control.send_message(shim, {**fields, "status": STATUS_REFUSED})
+
+
+def main() -> int:
+    """Run as the shim's child; return 0 when the workload is about to run."""
+    directory = sys.argv[1]
+    shim = socket.socket(fileno=control.CONTROL_FD)
+    channel = socket.socket(fileno=control.CHANNEL_FD)
+    try:
+        settings = load_settings(os.environ)
+        bundle = _load_reviewed_bundle(directory)
+        job = Job(
+            directory=directory,
+            settings=settings,
+            bundle=bundle,
+            wishes=parse_annotations(bundle.annotations),
+            clock=Clock(_tell_steps(directory)),
+            shim=shim,
+        )
+        launch(job, channel)
+    except KrunpyError as error:
+        _report(shim, error)
+        return 1
+    return 0
+
+
+def _load_reviewed_bundle(directory: str) -> Bundle:
+    """Return the bundle whose config.json `create` reviewed: the same bytes, kept in the container's directory."""
+    root, _, container_id = directory.rpartition("/")
+    container = load_container(root, container_id)
+    if container.record is None:
+        raise HostError("cannot launch the machine", why="the container is not recorded yet")
+    return parse_bundle(container.load_bytes(CONFIG, DOCUMENT_LIMIT), container.record.bundle)
+
+
+def _tell_steps(directory: str) -> Callable[[str, float, str], None]:
+    path = os.path.join(directory, "steps.jsonl")
+
+    def tell(name: str, seconds: float, detail: str) -> None:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": name, "seconds": round(seconds, 4), "detail": detail}) + "\n")
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())  # noqa: TID251 - a process made for this

@@ -1,0 +1,105 @@
+"""Load a machine: sealed files, the software TEE that measures them, and the message that makes the shim start it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from krunpy.core.octets import HostData
+from krunpy.measure.kernel_hashes import hash_direct_boot
+from krunpy.measure.launch import LaunchInputs, find_layout, iter_launch_pages
+from krunpy.tee.authority import open_authority
+from krunpy.tee.software import UnsafeSoftwareTee
+from krunpy.vmm.files import make_sealed_file, read_sealed_file
+from krunpy.vmm.qemu import build_argv, require_qemu
+from krunpy.vmm.spec import Accel, VmSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from krunpy.core.octets import LaunchDigest
+    from krunpy.guest.payload import GuestPayload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFiles:
+    """Descriptors of what the machine loads; nobody can change them any more."""
+
+    firmware: int
+    kernel: int
+    initrd: int
+    cmdline: str
+
+
+def load_files(payload: GuestPayload) -> LoadedFiles:
+    """Return sealed files with the payload's bytes."""
+    return LoadedFiles(
+        firmware=make_sealed_file("firmware", payload.firmware),
+        kernel=make_sealed_file("kernel", payload.kernel),
+        initrd=make_sealed_file("initrd", payload.initrd),
+        cmdline=payload.cmdline,
+    )
+
+
+def measure_loaded(
+    files: LoadedFiles, *, cpus: int, host_data: HostData, authority_dir: str
+) -> tuple[UnsafeSoftwareTee, LaunchDigest]:
+    """Return the software TEE of this machine and its launch digest.
+
+    The pages are made from the bytes in the sealed files, in the order in which a launch measures them.
+    """
+    firmware = read_sealed_file(files.firmware)
+    inputs = LaunchInputs(
+        layout=find_layout(firmware),
+        firmware=firmware,
+        kernel_hashes=hash_direct_boot(
+            read_sealed_file(files.kernel), read_sealed_file(files.initrd), files.cmdline
+        ),
+        vcpus=cpus,
+    )
+    tee = UnsafeSoftwareTee(open_authority(authority_dir, now=datetime.now(UTC)))
+    tee.launch_start()
+    for page in iter_launch_pages(inputs):
+        tee.launch_update(page.kind, page.gpa, page.contents)
+    return tee, tee.launch_finish(host_data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineRequest:
+    """What the shim is asked to start: argv with placeholders, the files they stand for, and those to keep open."""
+
+    argv: tuple[str, ...]
+    descriptors: tuple[int, ...]
+
+
+def make_machine_request(
+    files: LoadedFiles,
+    *,
+    accel: Accel,
+    memory_mib: int,
+    cpus: int,
+    channel_fd: int,
+    disk_fd: int,
+    kept: Sequence[int] = (),
+) -> MachineRequest:
+    """Return the request. kept: descriptors that live as long as the machine, the cache's hold on the image."""
+    descriptors = (files.firmware, files.kernel, files.initrd, channel_fd, disk_fd, *kept)
+    spec = VmSpec(
+        accel=accel,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        cmdline=files.cmdline,
+        firmware_fd=0,
+        kernel_fd=1,
+        initrd_fd=2,
+        channel_fd=3,
+        disk_fd=4,
+    )
+    return MachineRequest(argv=tuple(build_argv(spec, require_qemu())), descriptors=descriptors)
+
+
+def open_disk(path: str) -> int:
+    """Return a descriptor of the disk, for reading only."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,98 @@
+"""From a bundle and a workload image to the manifest: what is measured, and what the host says at run time."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import BundleError
+from krunpy.formats.frames import Tag, encode_items
+from krunpy.formats.manifest import (
+    Manifest,
+    Overrides,
+    Process,
+    Rlimit,
+    ServerIdentity,
+    TmpfsMount,
+    encode_manifest,
+)
+
+if TYPE_CHECKING:
+    from krunpy.formats.manifest import Disk
+    from krunpy.oci.bundle import Bundle
+    from krunpy.oci.config import Mount
+
+# given by the engine anew for every container: a manifest with it would name one container, not a workload
+_ENGINE_ENV = ("HOSTNAME=",)
+_TMPFS_DATA = ("size=", "mode=", "uid=", "gid=", "nr_inodes=")
+_TMPFS_FLAGS = ("nosuid", "nodev", "noexec", "ro")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSettings:
+    """What the host passes at run time, outside the measurement; the agent applies what the manifest allows."""
+
+    hostname: str = ""
+
+    def encode(self, *, stdin_is_empty: bool) -> bytes:
+        """Return the payload of RUN."""
+        items = [(int(Tag.HOSTNAME), self.hostname.encode())] if self.hostname else []
+        items += [(int(Tag.STDIN_IS_EMPTY), b"")] if stdin_is_empty else []
+        return encode_items(items)
+
+
+def make_manifest(
+    bundle: Bundle, disk: Disk, *, server: ServerIdentity, tees: tuple[str, ...], workload: str
+) -> bytes:
+    """Return the manifest of a bundle's process on a disk.
+
+    workload: its id; empty for one derived from the manifest itself. Raises FormatError if a value cannot be
+    in a manifest.
+    """
+    manifest = Manifest(
+        workload=workload or "unnamed",
+        disk=disk,
+        process=_make_process(bundle),
+        server=server,
+        tees=tees,
+        masked_paths=bundle.linux.masked_paths,
+        readonly_paths=bundle.linux.readonly_paths,
+        readonly_root=bundle.root_readonly,
+        mounts=tuple(_make_mount(mount) for mount in bundle.mounts if is_guest_tmpfs(mount)),
+        overrides=Overrides(hostname=True),
+    )
+    if workload:
+        return encode_manifest(manifest)
+    name = "w-" + hashlib.sha256(encode_manifest(manifest)).hexdigest()[:20]
+    return encode_manifest(replace(manifest, workload=name))
+
+
+def is_guest_tmpfs(mount: Mount) -> bool:
+    """Return whether a mount of config.json becomes a tmpfs in the guest that the agent would not make itself."""
+    path = mount.destination
+    return mount.type == "tmpfs" and path != "/dev" and not path.startswith("/dev/")
+
+
+def _make_mount(mount: Mount) -> TmpfsMount:
+    kept = [word for word in mount.options if word in _TMPFS_FLAGS or word.startswith(_TMPFS_DATA)]
+    return TmpfsMount(path=mount.destination, options=",".join(kept))
+
+
+def _make_process(bundle: Bundle) -> Process:
+    process = bundle.process
+    if process is None:
+        raise BundleError(f"cannot run bundle {bundle.path}", why="config.json has no process")
+    capabilities = process.capabilities.bounding if process.capabilities else ()
+    return Process(
+        args=process.args,
+        env=tuple(item for item in process.env if not item.startswith(_ENGINE_ENV)),
+        cwd=process.cwd,
+        uid=process.user.uid,
+        gid=process.user.gid,
+        groups=process.user.additional_gids,
+        umask=0o022 if process.user.umask is None else process.user.umask,
+        no_new_privileges=process.no_new_privileges,
+        capabilities=tuple(sorted(capabilities)),
+        rlimits=tuple(Rlimit(type=item.type, soft=item.soft, hard=item.hard) for item in process.rlimits),
+    )

@@ -1,0 +1,380 @@
+"""The process that engines know a container by: its pid is in the pid-file, its status is the workload's.
+
+It starts the launcher at once, starts the machine that the launcher asks for, and when the launcher is done
+carries standard input, output and signals between the engine and the guest. One thread, one poll loop; it
+never reads what it has no room for. It decides nothing about trust.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import signal
+import time
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from krunpy.core.errors import FormatError, HostError, KrunpyError
+from krunpy.runtime import container as files
+from krunpy.runtime import control
+from krunpy.runtime.children import Child, reap, spawn_launcher, spawn_machine
+from krunpy.runtime.guest_link import Exited, Failed, GuestLink, Note, Output, Started
+from krunpy.runtime.journal import Journal, explain_failure
+from krunpy.runtime.outflow import Outlet, SmallLog
+from krunpy.runtime.signals import ENDING, FORWARDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from krunpy.runtime.guest_link import Event
+
+STATUS_FAILED = 125  # no workload ran, or it ended without a status: as engines count their own failures
+_MAX_PENDING = 256 * 1024  # bytes of output that may wait for the reader
+_CHUNK = 65536
+_STOP_TIMEOUT_S = 1.0  # for the launcher to clean up
+_LAUNCHER_TIMEOUT_S = 10.0  # for the launcher to notice that the machine is gone
+_NULL_DEVICE = os.makedev(1, 3)
+
+
+class Shim:
+    """A container's life from `create` to its exit status. `run` is called once."""
+
+    def __init__(self, *, directory: str, launcher: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Take over the calling process: descriptors 0, 1, 2 are the container's."""
+        self._directory = directory
+        self._wake = _watch_signals()
+        self._fifo: int | None = os.open(f"{directory}/{files.FIFO}", os.O_RDONLY | os.O_NONBLOCK)
+        self._launcher_argv = launcher
+        self._environment = environment
+        self._outlets = {1: Outlet(1), 2: Outlet(2)}
+        self._logs: dict[int, SmallLog] = {}
+        self._console = SmallLog(f"{directory}/{files.CONSOLE}")
+        self._launcher_log = SmallLog(f"{directory}/{files.LAUNCHER_LOG}")
+        self._link = GuestLink()
+        self._machine: Child | None = None
+        self._machine_wish: control.Message | None = None
+        self._is_started = False  # the start byte came
+        self._is_running = False  # the launcher is done: the channel is ours
+        self._has_workload = False  # STARTED came
+        self._stdin_is_open = True
+        self._status: int | None = None
+        self._deadline: float | None = None
+        self._journal = Journal(directory)
+
+    def run(self) -> int:
+        """Return the exit status: the workload's, 128 + signal, or STATUS_FAILED."""
+        self._journal.note_time("launcher")
+        ours, theirs = control.make_pair(_socket.SOCK_SEQPACKET)
+        channel, guest_end = control.make_pair(_socket.SOCK_STREAM)
+        self._control: _socket.socket | None = ours
+        self._channel = channel
+        ours.setblocking(False)
+        self._launcher = spawn_launcher(
+            self._launcher_argv, self._environment, control_end=theirs, channel=channel, guest_end=guest_end
+        )
+        self._logs[self._launcher.output] = self._launcher_log
+        theirs.close()
+        guest_end.close()
+        while self._status is None:
+            try:
+                self._turn()
+            except KrunpyError as error:
+                self._fail(error)
+        self._journal.note_time("exit")
+        self._finish()
+        return self._status
+
+    # -- the loop ----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Wait for something to happen and deal with it."""
+        interests = self._interests()
+        poller = select.poll()
+        for descriptor, (events, _) in interests.items():
+            poller.register(descriptor, events)
+        ready = poller.poll(self._patience_ms())
+        if not ready:
+            self._on_silence()
+        for descriptor, happened in ready:
+            if self._status is None:
+                interests[descriptor][1](happened)
+
+    def _patience_ms(self) -> float | None:
+        """Return how long nothing may happen: for ever, unless the machine has ended."""
+        if self._is_running and self._has_room() and self._machine_ended():
+            return 0.0
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000
+
+    def _on_silence(self) -> None:
+        """Nothing came in time: all that the dead machine said has been read, or the launcher hangs."""
+        if self._is_running:
+            self._on_channel_end()
+        raise HostError(
+            "cannot launch the machine",
+            why=f"it ended, and the launcher hung; its last lines: {self._console.last_lines(3) or 'none'}",
+            next=f"see {self._directory}/{files.CONSOLE}",
+        )
+
+    def _machine_ended(self) -> bool:
+        return self._machine is not None and self._machine.exit_code is not None
+
+    def _has_room(self) -> bool:
+        return sum(outlet.pending() for outlet in self._outlets.values()) < _MAX_PENDING
+
+    def _interests(self) -> dict[int, tuple[int, Callable[[int], None]]]:
+        wanted: dict[int, tuple[int, Callable[[int], None]]] = {self._wake: (select.POLLIN, self._on_signals)}
+        for descriptor in self._logs:
+            wanted[descriptor] = (select.POLLIN, partial(self._on_log, descriptor))
+        for outlet in self._outlets.values():
+            if outlet.pending():
+                wanted[outlet.descriptor] = (select.POLLOUT, outlet.flush)
+        if self._fifo is not None:
+            wanted[self._fifo] = (select.POLLIN, self._on_start)
+        if self._control is not None:
+            wanted[self._control.fileno()] = (select.POLLIN, self._on_control)
+        if self._is_running:
+            wanted |= self._running_interests()
+        return wanted
+
+    def _running_interests(self) -> dict[int, tuple[int, Callable[[int], None]]]:
+        wanted: dict[int, tuple[int, Callable[[int], None]]] = {}
+        events = select.POLLOUT if self._link.outgoing else 0
+        if self._has_room():
+            events |= select.POLLIN
+        if events:
+            wanted[self._channel.fileno()] = (events, self._on_channel)
+        if self._stdin_is_open and self._link.stdin_room():
+            wanted[0] = (select.POLLIN, self._on_stdin)
+        return wanted
+
+    # -- before the workload -----------------------------------------------------------------------------
+
+    def _on_start(self, _: int) -> None:
+        """`start` wrote its byte; or died between removing the fifo and writing, which counts."""
+        assert self._fifo is not None
+        path = f"{self._directory}/{files.FIFO}"
+        if not os.read(self._fifo, 1) and os.path.exists(path):
+            # A writer came and left without a byte: wait with a fresh descriptor, this one stays hung up.
+            os.close(self._fifo)
+            self._fifo = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            return
+        os.close(self._fifo)
+        self._fifo = None
+        self._is_started = True
+        self._journal.note_time("start")
+        self._tell_launcher({"kind": "start", "stdin_is_empty": _is_null(0)})
+        if self._machine_wish is not None:
+            self._start_machine(self._machine_wish)
+
+    def _on_control(self, _: int) -> None:
+        assert self._control is not None
+        try:
+            message = control.receive_message(self._control)
+        except BlockingIOError:
+            return
+        if message is None:
+            self._control.close()
+            self._control = None
+            return
+        match message.kind:
+            case "vm" if self._machine_wish is None:
+                self._machine_wish = message
+                if self._is_started:
+                    self._start_machine(message)
+            case "note":
+                self._say(message.text("text"))
+            case "failed":
+                error = KrunpyError(message.text("what"), why=message.text("why"), next=message.text("next"))
+                self._fail(error, status=message.number("status", default=STATUS_FAILED))
+            case _:
+                raise FormatError("cannot understand the launcher", why=f'message "{message.kind}"')
+
+    def _start_machine(self, message: control.Message) -> None:
+        self._machine = spawn_machine(message.texts("argv"), message.descriptors)
+        self._logs[self._machine.output] = self._console
+        self._journal.note_time("machine")
+
+    def _on_launcher_end(self) -> None:
+        """Read what the launcher still said, then take over the channel, or fail."""
+        while self._control is not None and self._status is None:
+            self._on_control(0)
+        if self._status is not None:
+            return
+        for _ in range(16):
+            self._on_log(self._launcher.output)
+        code, said = self._launcher.exit_code, self._launcher_log.last_lines(2)
+        if code or self._machine is None:
+            raise HostError(
+                "cannot launch the machine",
+                why=f"the launcher ended with exit code {code}: {said or 'no message'}",
+                next=f"see {self._directory}/{files.LAUNCHER_LOG}",
+            )
+        self._deadline = None
+        self._is_running = True
+        self._channel.setblocking(False)
+        self._journal.note_time("running")
+
+    def _tell_launcher(self, fields: dict[str, object]) -> None:
+        if self._control is not None:
+            try:
+                control.send_message(self._control, fields)
+            except OSError:
+                return  # it is gone, and its exit code says why
+
+    # -- while the workload runs -------------------------------------------------------------------------
+
+    def _on_channel(self, events: int) -> None:
+        if events & select.POLLOUT and self._link.outgoing:
+            try:
+                self._link.sent(self._channel.send(bytes(self._link.outgoing[:_CHUNK]), _socket.MSG_NOSIGNAL))
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._link.sent(
+                    len(self._link.outgoing)
+                )  # nobody reads any more; what was said is read below
+        if not events & (select.POLLIN | select.POLLHUP | select.POLLERR):
+            return
+        try:
+            data = self._channel.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._on_channel_end()
+        for event in self._link.feed(data):
+            self._on_event(event)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Output(stream, data):
+                self._outlets[stream].write(data)
+            case Started(times):
+                self._has_workload = True
+                self._journal.note_time("started")
+                self._journal.note_guest_times(times)
+                self._journal.write_times()
+            case Note(text):
+                self._say(text)
+            case Exited(status):
+                self._status = status
+            case Failed(failure):
+                self._fail(explain_failure(failure.reason, failure.text))
+
+    def _on_channel_end(self) -> NoReturn:
+        for child in (self._machine, self._launcher):
+            if child is not None:
+                self._on_log(child.output)
+        lines = self._console.last_lines(4)
+        raise HostError(
+            "cannot tell how the workload ended",
+            why=f"the machine ended without an exit status; its last lines: {lines or 'none'}",
+            next=f"see {self._directory}/{files.CONSOLE}",
+        )
+
+    def _on_stdin(self, _: int) -> None:
+        try:
+            data = os.read(0, min(self._link.stdin_room(), _CHUNK))
+        except OSError:
+            data = b""
+        self._stdin_is_open = bool(data)
+        self._link.send_stdin(data)
+
+    # -- signals and children ----------------------------------------------------------------------------
+
+    def _on_signals(self, _: int) -> None:
+        for number in os.read(self._wake, 4096):
+            if number == signal.SIGCHLD:
+                self._on_children()
+            elif self._has_workload:
+                self._link.send_signal(number)
+            elif number in ENDING:
+                self._status = 128 + number
+                return
+
+    def _on_children(self) -> None:
+        for pid, code in reap():
+            if self._machine is not None and pid == self._machine.pid:
+                self._machine.exit_code = code
+                if not self._is_running:
+                    self._deadline = time.monotonic() + _LAUNCHER_TIMEOUT_S
+            elif pid == self._launcher.pid:
+                self._launcher.exit_code = code
+                self._on_launcher_end()
+
+    def _on_log(self, descriptor: int, _: int = 0) -> None:
+        if descriptor not in self._logs:
+            return
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return
+        if data:
+            self._logs[descriptor].write(data)
+            return
+        del self._logs[descriptor]
+        os.close(descriptor)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _fail(self, error: KrunpyError, *, status: int = STATUS_FAILED) -> None:
+        """End with an error: one on standard error, the same in the container's directory."""
+        self._status = status if 1 <= status <= 255 else STATUS_FAILED  # noqa: PLR2004
+        hint = f"\n  next: {error.next}" if error.next else ""
+        self._outlets[2].write(
+            f"krunpy: {error.what}\n  why:  {error.why}{hint}\n".encode("utf-8", "replace")
+        )
+        self._journal.write_failure(error, self._status)
+
+    def _finish(self) -> None:
+        """Stop the launcher kindly and the machine at once, then wait until the output has been taken."""
+        if self._machine is not None:
+            self._machine.kill()
+        if self._launcher.exit_code is None:
+            self._tell_launcher({"kind": "stop"})
+            self._await_launcher(time.monotonic() + _STOP_TIMEOUT_S)
+        self._journal.write_times()
+        while any(outlet.pending() for outlet in self._outlets.values()):
+            poller = select.poll()
+            poller.register(self._wake, select.POLLIN)
+            waiting = {outlet.descriptor: outlet for outlet in self._outlets.values() if outlet.pending()}
+            for descriptor in waiting:
+                poller.register(descriptor, select.POLLOUT)
+            for descriptor, _ in poller.poll():
+                if descriptor in waiting:
+                    waiting[descriptor].flush()
+                elif ENDING.intersection(os.read(self._wake, 4096)):
+                    return
+
+    def _await_launcher(self, deadline: float) -> None:
+        while self._launcher.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            for pid, code in reap():
+                if pid == self._launcher.pid:
+                    self._launcher.exit_code = code
+
+    def _say(self, text: str) -> None:
+        shown = "".join(char if char.isprintable() else "?" for char in text)
+        self._outlets[2].write(f"krunpy: {shown}\n".encode("utf-8", "replace"))
+
+
+def _watch_signals() -> int:
+    """Have every signal that matters written to a pipe; return the end to read."""
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    os.set_blocking(theirs, False)
+    signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    for number in (*FORWARDED, signal.SIGCHLD):
+        signal.signal(number, _ignore)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    return ours
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing: the wake-up pipe has the number."""
+
+
+def _is_null(descriptor: int) -> bool:
+    return os.fstat(descriptor).st_rdev == _NULL_DEVICE

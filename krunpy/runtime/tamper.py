@@ -1,0 +1,75 @@
+"""What a dishonest host could do, on purpose: one bit or one answer is changed after registration.
+
+Used by `krunpy quickstart --tamper`; every kind must end in a refusal, and the tests run them all.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from krunpy.core.errors import UsageError
+from krunpy.core.octets import Nonce
+
+if TYPE_CHECKING:
+    from krunpy.formats.manifest import Disk
+
+MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
+_BOOT_MESSAGE = 0x40  # bytes into a bzImage: the old boot sector, which nothing runs
+
+
+class Tamper(StrEnum):
+    """Which part the host changes."""
+
+    DISK = "disk"
+    INITRD = "initrd"
+    CMDLINE = "cmdline"
+    KERNEL = "kernel"
+    MANIFEST = "manifest"
+    NONCE = "nonce"
+    SERVER_KEY = "server-key"
+
+
+def flip_bit(data: bytes, at: int, bit: int = 0) -> bytes:
+    """Return the bytes with one bit changed. Raises ValueError if `at` is outside."""
+    if not 0 <= at < len(data):
+        msg = f"byte {at} of {len(data)}"
+        raise ValueError(msg)
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def tamper_kernel(kernel: bytes) -> bytes:
+    """Return a kernel that boots all the same and is not the registered one."""
+    return flip_bit(kernel, _BOOT_MESSAGE)
+
+
+def tamper_initrd(initrd: bytes) -> bytes:
+    """Return an initrd that unpacks all the same: a bit of the padding behind the last archive is set."""
+    return initrd + bytes(511) + b"\0"
+
+
+def copy_disk_with_flip(disk_fd: int, disk: Disk) -> int:
+    """Return a copy in memory with one bit changed where the file system's superblock is encrypted.
+
+    Raises UsageError if the disk is over MAX_TAMPERED_DISK.
+    """
+    size = os.fstat(disk_fd).st_size
+    if size > MAX_TAMPERED_DISK:
+        raise UsageError(
+            "cannot tamper with the disk", why=f"it has {size} bytes, at most {MAX_TAMPERED_DISK} are copied"
+        )
+    copy = os.memfd_create("disk", os.MFD_CLOEXEC)
+    at = 0
+    while at < size:
+        part = os.pread(disk_fd, 1 << 20, at)
+        at += os.pwrite(copy, part, at)
+    place = disk.payload_offset + 1024
+    byte = os.pread(copy, 1, place)
+    os.pwrite(copy, bytes([byte[0] ^ 1]), place)
+    return copy
+
+
+def tamper_nonce(nonce: Nonce) -> Nonce:
+    """Return another nonce than the server's: what a replay looks like to it."""
+    return Nonce(flip_bit(nonce, 0))

@@ -141,12 +141,19 @@ def make_anchors(roots: Iterable[bytes], *, simulated_roots: Iterable[bytes] = (
     )
 
 
-def _load_pinned(name: str) -> bytes:
-    text = resources.files("krunpy.attest").joinpath("roots", name).read_bytes()
-    (der,) = split_pem(text)
+def read_pinned(name: str, text: bytes) -> bytes:
+    """Return the certificate in DER of the package file `name`, whose contents are `text`.
+
+    Raises FormatError if it is not the one that was pinned.
+    """
+    (der,) = split_pem(text) or (b"",)
     if sha256(der).hexdigest() != _PINNED[name]:
         raise FormatError(f"cannot trust the root in {name}", why="it differs from the one that was pinned")
     return der
+
+
+def _load_pinned(name: str) -> bytes:
+    return read_pinned(name, resources.files("krunpy.attest").joinpath("roots", name).read_bytes())
 
 
 @cache

@@ -77,7 +77,9 @@ def check_tee(_: Settings) -> Check:
     """Say which TEE guests can be launched in."""
     tee = find_host_tee(read_host_file)
     if tee.kind is TeeKind.SOFTWARE:
-        return warn("tee", f"none: guests run in the software TEE, NOT CONFIDENTIAL ({'; '.join(tee.reasons)})")
+        return warn(
+            "tee", f"none: guests run in the software TEE, NOT CONFIDENTIAL ({'; '.join(tee.reasons)})"
+        )
     return warn("tee", f"{tee.kind} is offered, but this version launches guests in the software TEE only")
 
 

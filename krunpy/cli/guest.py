@@ -35,7 +35,7 @@ def build(
     context: typer.Context,
     kernel: Annotated[str, typer.Option(help="Kernel image (bzImage) instead of the one found.")] = "",
     modules: Annotated[str, typer.Option(help="Folder of its modules, with --kernel.")] = "",
-    json: JsonFlag = False,  # noqa: FBT002 - typer's flags
+    json: JsonFlag = False,
 ) -> None:
     """Compile the agent, choose kernel and modules, and assemble the initrd reproducibly."""
     guest_dir = settings_of(context).guest_dir
@@ -48,7 +48,7 @@ def build(
 
 
 @app.command()
-def show(context: typer.Context, json: JsonFlag = False) -> None:  # noqa: FBT002
+def show(context: typer.Context, json: JsonFlag = False) -> None:
     """Show the current guest, and check that its parts are what was built."""
     guest = load_guest(settings_of(context).guest_dir)
     require_unchanged(guest)

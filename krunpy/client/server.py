@@ -188,6 +188,10 @@ class ServerClient:
         """Have nothing more released to a workload, and return how it now stands."""
         return self._show("POST", f"/v1/workloads/{_quote(workload)}/revoke", {})
 
+    def end_use(self, workload: str) -> dict[str, object]:
+        """Give back one use of a workload, and return how it now stands; unlimited ones stay as they are."""
+        return self._show("POST", f"/v1/workloads/{_quote(workload)}/end", {})
+
     def list_attestations(self, *, workload: str = "", limit: int = 50) -> list[dict[str, object]]:
         """Return the newest attestations in short, newest first."""
         query = f"?limit={limit}" + (f"&workload={_quote(workload)}" if workload else "")

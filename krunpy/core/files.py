@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 
 def make_private_directory(path: str) -> None:
-    """Make a directory and its parents, mode 0700 for those that are new."""
+    """Make a directory and its missing parents, each of mode 0700. Raises HostError."""
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        if os.path.isdir(path):
+            return
+        parent = os.path.dirname(path)
+        if parent and parent != path:
+            make_private_directory(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
     except OSError as error:
         raise HostError(f"cannot make directory {path}", why=error.strerror or "error") from error
+    if not os.path.isdir(path):
+        raise HostError(f"cannot make directory {path}", why="a file of this name is in the way")
 
 
 def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 from krunpy.core.errors import HostError, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 4 * 1024 * 1024  # bytes, each of stdout and stderr
@@ -93,6 +93,29 @@ def run(  # noqa: PLR0913 - the door has every knob, all keyword-only
             f"{_shown(argv)} failed", why=f"exit code {process.returncode}: {tail or 'no message'}"
         )
     return Output(stdout=stdout, stderr=stderr, code=process.returncode)
+
+
+@contextlib.contextmanager
+def start(argv: Sequence[str], *, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Give a program that runs beside the block: standard output and error are pipes, standard input is ours.
+
+    env: the whole environment. At the end of the block it is told to stop (SIGTERM) and waited for.
+
+    Raises HostError if it cannot be started.
+    """
+    try:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    except OSError as error:
+        raise HostError(f"cannot run {argv[0]}", why=error.strerror or "error") from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 class _StoppedError(Exception):

@@ -21,7 +21,24 @@ if TYPE_CHECKING:
 MAX_MANIFEST = 256 * 1024  # bytes
 BLOCK_SIZE = 4096  # bytes
 MAX_ITEMS = 4096
+MAX_HOSTNAME = 64  # bytes
 TEES = ("software", "snp", "tdx")
+CAPABILITIES = frozenset(  # include/uapi/linux/capability.h
+    "CAP_" + name
+    for name in (
+        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE"
+        " NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT"
+        " SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE"
+        " AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
+        " PERFMON BPF CHECKPOINT_RESTORE"
+    ).split()
+)
+RLIMITS = frozenset(  # getrlimit(2)
+    "RLIMIT_" + name
+    for name in (
+        "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
+    ).split()
+)
 CIPHERS = ("aes-xts-plain64", "none")
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _U32 = 2**32 - 1
@@ -202,7 +219,21 @@ def parse_manifest(data: bytes) -> Manifest:
         overrides=_parse_overrides(top.take_fields("overrides")),
     )
     top.require_no_more()
+    _require_plain_texts(manifest)
     return manifest
+
+
+def _require_plain_texts(manifest: Manifest) -> None:
+    if len(manifest.hostname.encode()) > MAX_HOSTNAME:
+        raise FormatError("cannot read manifest.hostname", why=f"it is longer than {MAX_HOSTNAME} bytes")
+    texts = (
+        manifest.hostname,
+        manifest.server.url,
+        *manifest.overrides.env,
+        *(m.options for m in manifest.mounts),
+    )
+    if any("\0" in text for text in texts):
+        raise FormatError("cannot read the manifest", why="a string holds a NUL character")
 
 
 def _parse_disk(fields: Fields) -> Disk:
@@ -228,7 +259,8 @@ def _parse_disk(fields: Fields) -> Disk:
         "the payload is not whole blocks": disk.payload_offset % BLOCK_SIZE != 0
         or disk.payload_size % BLOCK_SIZE != 0,
         "the payload reaches past the covered area": disk.payload_offset + disk.payload_size > covered,
-        "the hash tree lies inside the covered area": disk.hash_start_block < disk.data_blocks,
+        "the hash tree lies inside the covered area": disk.hash_start_block <= disk.data_blocks,
+        "there is a payload offset without a cipher": disk.cipher == "none" and disk.payload_offset != 0,
     }
     for why, is_wrong in reasons.items():
         if is_wrong:
@@ -250,6 +282,12 @@ def _parse_process(fields: Fields) -> Process:
         umask=fields.take_integer("umask", maximum=0o777),
     )
     fields.require_no_more()
+    unknown = set(process.capabilities) - CAPABILITIES
+    unknown |= {item.type for item in process.rlimits} - RLIMITS
+    if unknown:
+        raise FormatError(
+            "cannot read manifest.process", why=f"unknown names: {', '.join(sorted(unknown))[:200]}"
+        )
     if not process.args or not process.args[0]:
         raise FormatError("cannot read manifest.process.args", why="there is no command")
     for text in (*process.args, *process.env):

@@ -37,7 +37,6 @@ _RESERVED = (
 _VERSIONS = (2, 3, 4, 5)
 _POLICY_RESERVED_ONE = 1 << 17
 _POLICY_KNOWN = (1 << 26) - 1
-_KEY_INFO_KNOWN = 0x1F
 
 
 _NO_REPORT_DATA, _NO_MEASUREMENT = ReportData(bytes(64)), LaunchDigest(bytes(48))
@@ -139,7 +138,7 @@ def _require_known(version: int, algorithm: int, policy: int, key_info: int) -> 
         raise _refuse(f"seen SIGNATURE_ALGO {algorithm}, wanted 1")
     if not policy & _POLICY_RESERVED_ONE or policy > _POLICY_KNOWN:
         raise _refuse(f"seen POLICY {policy:#x}, wanted bit 17 and none above 25")
-    if key_info > _KEY_INFO_KNOWN or (key_info >> 2) not in {0, 1, 7}:
+    if key_info >> 2 not in {0, 1, 7}:  # also: no bit above 4
         raise _refuse(f"seen KEY_INFO {key_info:#x}, wanted SIGNING_KEY 0, 1 or 7 and no reserved bit")
     if version not in _VERSIONS:
         raise _refuse(f"seen version {version}, wanted 2 to 5")

@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 from krunpy.formats.cpio import build_cpio, make_directory, make_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from krunpy.guest.modules import Module
 
 
-def build_base(agent: bytes, modules: list[Module]) -> bytes:
-    """Return the generic member: /init, /modules/NAME.ko and their load order. Same inputs, same bytes."""
-    order = "".join(f"{module.name}.ko\n" for module in modules)
+def build_base(agent: bytes, early: Sequence[Module], late: Sequence[Module]) -> bytes:
+    """Return the generic member: /init, /modules/NAME.ko and their load order. Same inputs, same bytes.
+
+    early: what the channel needs; an empty line in the order divides it from the rest, which can wait.
+    """
+    modules = (*early, *late)
+    order = "\n".join(
+        [*(f"{module.name}.ko" for module in early), "", *(f"{module.name}.ko" for module in late), ""]
+    )
     return build_cpio(
         [
             *(make_directory(name) for name in ("dev", "modules", "proc", "root", "sys")),

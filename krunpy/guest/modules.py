@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from krunpy.guest.kernel import Kernel
 
 MAX_MODULE = 32 * 1024 * 1024  # bytes
-REQUIRED = (
-    "virtio_pci",
-    "virtio_console",
+TEE_DRIVERS = ("sev_guest", "tdx_guest")  # from kernel 6.12 on
+CHANNEL = ("virtio_pci", "virtio_console")  # loaded before the agent says hello
+WORKLOAD = (  # loaded while the server works
     "virtio_blk",
     "dm_verity",
     "dm_crypt",
@@ -27,7 +27,7 @@ REQUIRED = (
     "erofs",
     "overlay",
 )
-OPTIONAL = ("sha256_ssse3", "sev_guest", "tdx_guest")  # faster hashing; real TEEs from 6.12
+REQUIRED = (*CHANNEL, *WORKLOAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,16 @@ class Module:
     contents: bytes
 
 
-def load_modules(kernel: Kernel) -> list[Module]:
-    """Return the modules that the guest needs and this kernel has not built in, in load order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modules:
+    """Modules in load order: those that the channel and the evidence need, then those of the workload."""
+
+    early: tuple[Module, ...]
+    late: tuple[Module, ...]
+
+
+def load_modules(kernel: Kernel) -> Modules:
+    """Return the modules that the guest needs and this kernel has not built in.
 
     Raises HostError if a required one is neither built in nor there, FormatError if a file is no module.
     """
@@ -54,12 +62,15 @@ class _Resolver:
         self._order: list[Module] = []
         self._seen: set[str] = set()
 
-    def resolve(self) -> list[Module]:
-        for name in REQUIRED:
-            self._add(name, is_required=True)
-        for name in OPTIONAL:
+    def resolve(self) -> Modules:
+        for name in TEE_DRIVERS:
             self._add(name, is_required=False)
-        return self._order
+        for name in CHANNEL:
+            self._add(name, is_required=True)
+        count = len(self._order)
+        for name in WORKLOAD:
+            self._add(name, is_required=True)
+        return Modules(early=tuple(self._order[:count]), late=tuple(self._order[count:]))
 
     def _add(self, name: str, *, is_required: bool) -> None:
         if name in self._seen or name in self._builtin:

@@ -16,7 +16,7 @@ from krunpy.formats.erofs import BLOCK_SIZE, INODE_SIZE, SLOT_SIZE, FileType, In
 from krunpy.image.tree import Node, NodeKind, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
 META_BLOCK = 1
 FIRST_SLOT = 2  # number 0 would show as inode 0, which programs take for a deleted name
@@ -54,7 +54,7 @@ class Place:
         self.node = node
         self.name = name
         self.parent = self if parent is None else parent
-        self.names: list[bytes] = []
+        self.names: Sequence[bytes] = ()
         self.links = 1
         self.slot = 0
         self.block = 0

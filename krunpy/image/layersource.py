@@ -159,7 +159,20 @@ def _index_layer(stack: LayerStack, number: int, layer: Layer, meter: Meter) -> 
         stack.apply(number, _bounded(read_entries(reader, meter.count_entry), meter))
         reader.drain()
     except FormatError as error:
+        _require_stored(layer)
         raise FormatError(f"cannot read {layer.region.name}", why=f"{error.what}: {error.why}") from error
+    except BundleError:
+        _require_stored(layer)
+        raise
+
+
+def _require_stored(layer: Layer) -> None:
+    """Raise BundleError if the stored bytes are not what they should be: damage comes before its symptoms."""
+    is_plain = not find_compression(layer.region.read(0, MAGIC_SIZE))
+    check = _Check(layer.digest or (layer.diff_id if is_plain else ""), layer.region.name)
+    for _ in check.pass_on(layer.region.pieces()):
+        pass
+    check.finish()
 
 
 def _bounded(entries: Iterator[Entry], meter: Meter) -> Iterator[Entry]:

@@ -20,6 +20,7 @@ WORKLOAD = "io.krunpy.workload"
 SOURCE = "io.krunpy.source"
 INTEGRITY_ONLY = "io.krunpy.integrity_only"
 TAMPER = "io.krunpy.tamper"
+PREPARED = "io.krunpy.prepared"
 POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
 
 MEANINGS: Mapping[str, str] = {
@@ -28,6 +29,7 @@ MEANINGS: Mapping[str, str] = {
     WORKLOAD: "the ID under which the workload is registered",
     SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
     INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
+    PREPARED: "set by the precreate hook: the workload is registered under this ID",
     TAMPER: "disk, initrd, cmdline, kernel, manifest, nonce or server-key: play a dishonest host, to see the refusal",
 }
 _RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
@@ -46,6 +48,7 @@ class Wishes:
     source: str | None = None
     integrity_only: bool = False
     tamper: str | None = None
+    prepared: str | None = None
 
 
 def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
@@ -66,6 +69,7 @@ def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
         workload=_take_workload(annotations),
         source=annotations.get(SOURCE),
         integrity_only=_take_choice(annotations, INTEGRITY_ONLY, ("true", "false")) == "true",
+        prepared=annotations.get(PREPARED),
         tamper=_take_choice(annotations, TAMPER, _TAMPERS),
     )
 

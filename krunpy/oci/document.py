@@ -66,7 +66,7 @@ def parse_document(raw: bytes, what: str, limit: int = DOCUMENT_LIMIT) -> Field:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    msg = f"{name} is not a JSON value"
+    msg = f"seen {name}, wanted a value that JSON has"
     raise ValueError(msg)
 
 

@@ -128,6 +128,7 @@ _REVIEWS: Mapping[str, Review] = {
 _UNKNOWN = Rule(NOWHERE, "not a setting that krunpy knows")
 _DEFAULT_PERSONALITY = {"domain": "LINUX"}
 _MAX_DEPTH = 8
+_MAX_SHOWN = 8  # refused settings in one message
 _POD_ROLE = "io.kubernetes.cri-o.ContainerType"
 
 

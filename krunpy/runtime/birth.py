@@ -8,15 +8,14 @@ from __future__ import annotations
 import _socket
 import os
 import resource
-import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from krunpy.core.errors import HostError, KrunpyError
 from krunpy.core.linux import CLONE_NEWPID, setns, unshare
 from krunpy.runtime import control
+from krunpy.runtime.container import FIFO, STATUS_FAILED
 from krunpy.runtime.outflow import SmallLog
-from krunpy.runtime.restore import restore_signals
-from krunpy.runtime.shim import STATUS_FAILED, Shim
+from krunpy.runtime.restore import hold_signals, restore_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,14 +90,20 @@ def _live(
     status = STATUS_FAILED
     try:
         _prepare(line, oom_score_adj)
-        shim = Shim(directory=directory, launcher=launcher, environment=environment)
+        fifo = os.open(f"{directory}/{FIFO}", os.O_RDONLY | os.O_NONBLOCK)  # `start` must find a reader
         line.send(_READY, _socket.MSG_NOSIGNAL)
+        # Heavy, and `create` need not wait for it: signals are held, and the fifo keeps the start byte.
+        from krunpy.runtime.shim import Shim
+
         if line.recv(1) == _GO:
             line.close()
+            shim = Shim(directory=directory, launcher=launcher, environment=environment, fifo=fifo)
             status = shim.run()
     except (KrunpyError, OSError) as error:
         _report(line, directory, str(error))
     except BaseException:  # noqa: BLE001 - the last frame of a process: a bug is a log and a status, not a trace
+        import traceback
+
         _report(line, directory, traceback.format_exc())
     finally:
         os._exit(status)
@@ -107,6 +112,7 @@ def _live(
 def _prepare(line: _socket.socket, oom_score_adj: int | None) -> None:
     os.setsid()
     restore_signals()
+    hold_signals()
     os.umask(0o077)
     os.chdir("/")
     _close_all_but(line.fileno())

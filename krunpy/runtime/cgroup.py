@@ -166,12 +166,12 @@ def apply_limits(hierarchies: Sequence[Hierarchy], path: str, limits: Mapping[st
 
 
 def kill_members(directories: Sequence[str]) -> None:
-    """Kill every process in cgroups that `make_cgroups` made for one container: its leaves, not its parents.
+    """Kill every process in the cgroups that `make_cgroups` made for one container, not in their parents.
 
     Only for a container without a process namespace of its own, whose shim died before its children.
     """
     for directory in directories:
-        if any(other.startswith(f"{directory}/") for other in directories):
+        if not _is_leaf(directories, directory):
             continue
         for pid in _read_quietly(f"{directory}/cgroup.procs").split():
             if pid.isdigit() and pid != "0":
@@ -182,13 +182,19 @@ def kill_members(directories: Sequence[str]) -> None:
 
 
 def remove_cgroups(directories: Sequence[str]) -> None:
-    """Remove directories given parents first; one in use by others stays. Waits a moment for the dying."""
+    """Remove directories given parents first; a parent that others use stays.
+
+    The container's own is waited for a moment: the kernel lists the dead for as long as nobody reaped them.
+    """
     deadline = time.monotonic() + _REMOVE_TIMEOUT_S
     for directory in reversed(directories):
-        while not _remove_one(directory) and time.monotonic() < deadline:
-            if _has_children(directory) or _read_quietly(f"{directory}/cgroup.procs"):
-                break  # a parent that other containers share
-            time.sleep(0.01)
+        is_leaf = _is_leaf(directories, directory)
+        while not _remove_one(directory) and is_leaf and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+
+def _is_leaf(directories: Sequence[str], directory: str) -> bool:
+    return not any(other.startswith(f"{directory}/") for other in directories)
 
 
 def _remove_one(directory: str) -> bool:
@@ -199,13 +205,6 @@ def _remove_one(directory: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _has_children(directory: str) -> bool:
-    try:
-        return any(entry.is_dir(follow_symlinks=False) for entry in os.scandir(directory))
-    except OSError:
-        return False
 
 
 def _read(path: str) -> str:

@@ -25,6 +25,7 @@ FAILURE = "failure.json"  # why no workload ran, or why it ended without a statu
 TIMINGS = "timings.json"
 CONSOLE = "console.log"  # what the machine printed; two halves of at most 32 KiB
 LAUNCHER_LOG = "launcher.log"
+STATUS_FAILED = 125  # no workload ran, or it ended without a status: as engines count their own failures
 
 
 class Container:

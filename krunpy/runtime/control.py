@@ -94,7 +94,8 @@ def receive_message(end: _socket.socket) -> Message | None:
     try:
         packet, ancillary, flags, _ = end.recvmsg(MAX_MESSAGE + 1, space, _CLOEXEC)
     except ConnectionResetError:
-        return None
+        # The other end closed with something of ours unread: the kernel says so once, then goes on.
+        packet, ancillary, flags, _ = end.recvmsg(MAX_MESSAGE + 1, space, _CLOEXEC)
     descriptors = _take_descriptors(ancillary)
     if not packet:
         return None

@@ -17,8 +17,7 @@ from krunpy.runtime import cgroup
 from krunpy.runtime import container as files
 from krunpy.runtime.birth import fork_shim
 from krunpy.runtime.container import remove_directory, write_file
-from krunpy.runtime.hooks import run_hooks
-from krunpy.runtime.intake import STAGES_OF_CREATE, take_in
+from krunpy.runtime.intake import take_in
 from krunpy.runtime.process import find_start_time, kill_and_wait
 
 if TYPE_CHECKING:
@@ -60,18 +59,18 @@ def _make_directory(request: Request) -> str:
 
 
 def _populate(request: Request, intake: Intake, directory: str) -> int:
-    annotations = json.dumps(intake.annotations).encode()
+    annotations = json.dumps(intake.bundle.annotations).encode()
     write_file(f"{directory}/{files.CONFIG}", intake.raw)
     write_file(f"{directory}/{files.ANNOTATIONS}", annotations)
     if intake.later_hooks:
         write_file(f"{directory}/{files.HOOKS}", json.dumps(intake.later_hooks).encode())
     os.mkfifo(f"{directory}/{files.FIFO}", 0o600)
     hierarchies = [] if request.cgroup_manager == DISABLED else cgroup.load_hierarchies()
-    path = cgroup.map_path(intake.cgroups_path, request.container_id)
+    path = cgroup.map_path(intake.bundle.linux.cgroups_path, request.container_id)
     made = cgroup.make_cgroups(hierarchies, path)
     try:
         write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in made).encode())
-        cgroup.apply_limits(hierarchies, path, intake.limits)
+        cgroup.apply_limits(hierarchies, path, intake.cgroup_limits)
         newborn = fork_shim(
             directory,
             [*request.launcher, directory],
@@ -100,13 +99,17 @@ def _deliver(request: Request, intake: Intake, newborn: Newborn, start_time: int
         pid=newborn.pid,
         start_time=start_time,
         bundle=request.bundle,
-        rootfs=intake.rootfs,
+        rootfs=intake.bundle.root,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         contained=newborn.contained,
     )
     state = encode_state(record, CREATED, annotations)
-    for stage in STAGES_OF_CREATE:
-        run_hooks(intake.hooks[stage], stage=stage, state=state, cwd=request.bundle)
+    hooks = intake.bundle.hooks  # in crun 1.8's order
+    if hooks.prestart or hooks.create_runtime:
+        from krunpy.runtime.hooks import run_hooks
+
+        run_hooks(hooks.prestart, stage="prestart", state=state, cwd=request.bundle)
+        run_hooks(hooks.create_runtime, stage="createRuntime", state=state, cwd=request.bundle)
     write_file(f"{directory}/{files.RECORD}", encode_record(record))
     newborn.release()
     if request.pid_file:

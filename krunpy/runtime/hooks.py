@@ -8,62 +8,18 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn
 
-from krunpy.core.errors import BundleError, ToolError
+from krunpy.core.errors import ToolError
 from krunpy.runtime.process import SIGKILL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from krunpy.oci.config import Hook
 
 _OUTPUT_LIMIT = 4096  # bytes kept for the message
-_DEFAULT_TIMEOUT_S = 60.0
-_MAX_HOOKS = 64
-
-
-class Hook:
-    """One program to run at a stage."""
-
-    __slots__ = ("args", "env", "path", "timeout_s")
-
-    def __init__(self, *, path: str, args: list[str], env: dict[str, str], timeout_s: float) -> None:
-        self.path = path
-        self.args = args
-        self.env = env
-        self.timeout_s = timeout_s
-
-
-def parse_hooks(hooks: Mapping[str, object], stage: str) -> list[Hook]:
-    """Return the hooks of one stage of config.json's `hooks`. Raises BundleError."""
-    what = f"cannot use the {stage} hooks"
-    entries = hooks.get(stage) or []
-    if not isinstance(entries, list) or len(entries) > _MAX_HOOKS:
-        raise BundleError(what, why=f"wanted a list of at most {_MAX_HOOKS}")
-    return [_parse_hook(entry, what) for entry in entries]
-
-
-def _parse_hook(entry: object, what: str) -> Hook:
-    if not isinstance(entry, dict):
-        raise BundleError(what, why="wanted an object for each hook")
-    fields = cast("dict[str, object]", entry)
-    path = fields.get("path")
-    if not isinstance(path, str) or not path.startswith("/"):
-        raise BundleError(what, why=f"path {path!r} is not absolute")
-    timeout = fields.get("timeout", _DEFAULT_TIMEOUT_S)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-        raise BundleError(what, why=f"timeout {timeout!r}, wanted more than 0 seconds")
-    args = _strings(fields.get("args"), what) or [path]
-    items = (item.partition("=") for item in _strings(fields.get("env"), what))
-    env = {name: value for name, equals, value in items if name and equals}
-    return Hook(path=path, args=args, env=env, timeout_s=float(timeout))
-
-
-def _strings(value: object, what: str) -> list[str]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
-        raise BundleError(what, why="args and env are lists of strings")
-    return cast("list[str]", value)
+_DEFAULT_TIMEOUT_S = 60  # of a hook that names none: `create` holds the lock of its engine
 
 
 def run_hooks(hooks: Sequence[Hook], *, stage: str, state: str, cwd: str) -> None:
@@ -74,6 +30,7 @@ def run_hooks(hooks: Sequence[Hook], *, stage: str, state: str, cwd: str) -> Non
 
 def _run_hook(hook: Hook, *, stage: str, state: bytes, cwd: str) -> None:
     what = f"{stage} hook {hook.path} failed"
+    timeout_s = hook.timeout_s or _DEFAULT_TIMEOUT_S
     stdin, state_end = os.pipe()
     output_end, output = os.pipe()
     pid = os.fork()
@@ -82,14 +39,14 @@ def _run_hook(hook: Hook, *, stage: str, state: bytes, cwd: str) -> None:
     os.close(stdin)
     os.close(output)
     try:
-        seen, in_time = _converse(state_end, output_end, state, time.monotonic() + hook.timeout_s)
+        seen, in_time = _converse(state_end, output_end, state, time.monotonic() + timeout_s)
     finally:
         os.close(output_end)
     if not in_time:
         os.kill(pid, SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not in_time:
-        raise ToolError(what, why=f"it ran longer than {hook.timeout_s:g} s")
+        raise ToolError(what, why=f"it ran longer than {timeout_s} s")
     if code:
         said = seen.decode(errors="replace").strip().replace("\n", " | ")
         raise ToolError(what, why=f"exit code {code}: {said or 'no message'}")
@@ -102,7 +59,8 @@ def _become(hook: Hook, *, stdin: int, output: int, cwd: str) -> NoReturn:
         os.dup2(output, 2)
         os.chdir(cwd)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-        os.execve(hook.path, hook.args, {**hook.env, "PWD": cwd})  # noqa: S606 - hooks are programs, not lines
+        environment = dict(item.split("=", 1) for item in hook.env if "=" in item)
+        os.execve(hook.path, hook.args or [hook.path], {**environment, "PWD": cwd})  # noqa: S606 - hooks are programs, not lines
     except OSError as error:
         os.write(2, f"cannot run it: {(error.strerror or 'error').lower()}".encode())
     finally:

@@ -20,6 +20,7 @@ from krunpy.core.files import make_private_directory, write_atomically
 from krunpy.core.octets import HostData
 from krunpy.core.settings import load_settings
 from krunpy.guest.payload import assemble_payload
+from krunpy.image.check import require_intact
 from krunpy.oci.annotations import Wishes, parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import DOCUMENT_LIMIT
@@ -31,12 +32,13 @@ from krunpy.runtime.embedded import authority_directory
 from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
 from krunpy.runtime.prepare import Prepared, convert_source, describe_launch, load_key, open_cache, prepare
 from krunpy.runtime.request import HostSettings
-from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_kernel, tamper_initrd
+from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_initrd, tamper_kernel
 from krunpy.vmm.probe import choose_accel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from krunpy.core.octets import LaunchDigest
     from krunpy.core.settings import Settings
     from krunpy.guest.payload import GuestPayload
     from krunpy.oci.bundle import Bundle
@@ -80,45 +82,18 @@ def launch(job: Job, channel: socket.socket) -> None:
     broker = open_broker(job.settings)
     job.clock.step("server", broker.describe())
     try:
-        prepared = _prepare(job, broker)
+        prepared, held = _prepare(job, broker)
         registering = _Background(lambda: _register(job, broker, prepared))
-        payload = _tampered_payload(job, prepared)
-        files = load_files(payload)
-        tee, digest = measure_loaded(
-            files,
-            cpus=_cpus(job),
-            host_data=HostData(prepared.manifest_hash),
-            authority_dir=authority_directory(job.settings),
-        )
-        _keep_description(job, payload, digest.hex())
-        job.clock.step("measure", digest.hex()[:16])
-        accel = choose_accel(job.settings.accel, prepared.guest, job.settings.data_dir)
-        disk = open_disk(prepared.image.disk_path)
-        if job.wishes.tamper == Tamper.DISK:
-            disk = copy_disk_with_flip(disk, prepared.image.disk)
-        request = make_machine_request(
-            files,
-            accel=accel,
-            memory_mib=_memory_mib(job),
-            cpus=_cpus(job),
-            channel_fd=control.GUEST_FD,
-            disk_fd=disk,
-            kept=(open_cache(job.settings).hold(prepared.image),),
-        )
-        fields: dict[str, object] = {
-            "kind": "vm",
-            "argv": list(request.argv),
-            "fds": len(request.descriptors),
-        }
-        control.send_message(job.shim, fields, request.descriptors)
-        os.close(control.GUEST_FD)
+        tee, digest = _request_machine(job, prepared, held)
         stdin_is_empty = _await_start(job.shim)
-        registering.join()
+        was_registered = registering.join()
         job.clock.step("register", prepared.parsed.workload)
         try:
             _converse(job, broker, channel, tee, stdin_is_empty=stdin_is_empty)
-        except HostError as error:
-            if digest != prepared.digest:
+        except KrunpyError as error:
+            if was_registered:
+                _give_back(broker, prepared.parsed.workload)
+            if isinstance(error, HostError) and digest != prepared.digest:
                 error.add_note(
                     "what the machine loaded is not what was registered: it may not be able to boot"
                 )
@@ -127,11 +102,47 @@ def launch(job: Job, channel: socket.socket) -> None:
         broker.close()
 
 
-def _prepare(job: Job, broker: Broker) -> Prepared:
+def _request_machine(job: Job, prepared: Prepared, held: int) -> tuple[UnsafeSoftwareTee, LaunchDigest]:
+    """Load and measure the machine and ask the shim to start it; it does so when `start` was called."""
+    disk = open_disk(prepared.image.disk_path)
+    require_intact(prepared.image, disk)
+    if job.wishes.tamper == Tamper.DISK:
+        disk = copy_disk_with_flip(disk, prepared.image.disk)
+    payload = _tampered_payload(job, prepared)
+    files = load_files(payload)
+    tee, digest = measure_loaded(
+        files,
+        cpus=_cpus(job),
+        host_data=HostData(prepared.manifest_hash),
+        authority_dir=authority_directory(job.settings),
+    )
+    _keep_description(job, payload, digest.hex())
+    request = make_machine_request(
+        files,
+        accel=choose_accel(job.settings.accel, prepared.guest, job.settings.data_dir),
+        memory_mib=_memory_mib(job),
+        cpus=_cpus(job),
+        channel_fd=control.GUEST_FD,
+        disk_fd=disk,
+        kept=(held,),
+    )
+    fields: dict[str, object] = {
+        "kind": "vm",
+        "argv": list(request.argv),
+        "fds": len(request.descriptors),
+    }
+    control.send_message(job.shim, fields, request.descriptors)
+    os.close(control.GUEST_FD)
+    job.clock.step("measure", digest.hex()[:16])
+    return tee, digest
+
+
+def _prepare(job: Job, broker: Broker) -> tuple[Prepared, int]:
     spec = job.wishes.source or f"dir:{job.bundle.root}"
     image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
+    held = open_cache(job.settings).hold(image)
     job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
-    return prepare(
+    prepared = prepare(
         job.settings,
         job.bundle,
         image,
@@ -139,11 +150,23 @@ def _prepare(job: Job, broker: Broker) -> Prepared:
         workload=job.wishes.workload or "",
         cpus=_cpus(job),
     )
+    return prepared, held
 
 
-def _register(job: Job, broker: Broker, prepared: Prepared) -> None:
-    if broker.may_register:
-        broker.register(prepared, key=load_key(job.settings, prepared.image), uses=1)
+def _register(job: Job, broker: Broker, prepared: Prepared) -> bool:
+    """Register for one run; return whether that was done: it is not without a token, or if the hook did it."""
+    if not broker.may_register or job.wishes.prepared == prepared.parsed.workload:
+        return False
+    broker.register(prepared, key=load_key(job.settings, prepared.image), uses=1)
+    return True
+
+
+def _give_back(broker: Broker, workload: str) -> None:
+    """End what was registered for a run that got nothing, so that nobody else can use it."""
+    try:
+        broker.client.end_use(workload)
+    except KrunpyError:
+        return  # it ends by itself, after ONE_RUN_EXPIRY_S
 
 
 def _converse(
@@ -206,23 +229,25 @@ def _memory_mib(job: Job) -> int:
 
 
 class _Background:
-    """Work beside the machine's boot; `join` raises what it raised."""
+    """Work beside the machine's boot; `join` returns what it returned, or raises what it raised."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], bool]) -> None:
         self._error: KrunpyError | None = None
+        self._result = False
         self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
 
-    def _run(self, work: Callable[[], None]) -> None:
+    def _run(self, work: Callable[[], bool]) -> None:
         try:
-            work()
+            self._result = work()
         except KrunpyError as error:
             self._error = error
 
-    def join(self) -> None:
+    def join(self) -> bool:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._result
 
 
 def _report(shim: socket.socket, error: KrunpyError) -> None:

@@ -126,14 +126,14 @@ def _run_hooks(container: Container, stage: str, status: str) -> list[str]:
     raw = container.load_bytes(files.HOOKS, _LIMIT)
     if not raw or container.record is None:
         return []
-    import json
-
-    from krunpy.runtime.hooks import parse_hooks, run_hooks
+    from krunpy.oci.config import parse_hooks
+    from krunpy.oci.document import parse_document
+    from krunpy.runtime.hooks import run_hooks
 
     record = container.record
     state = encode_state(record, status, container.load_bytes(files.ANNOTATIONS, _LIMIT))
     warnings = []
-    for hook in parse_hooks(json.loads(raw), stage):
+    for hook in getattr(parse_hooks(parse_document(raw, "the hooks")), stage):
         try:
             run_hooks([hook], stage=stage, state=state, cwd=record.bundle)
         except (KrunpyError, OSError) as error:

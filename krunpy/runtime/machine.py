@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from krunpy.core.octets import HostData
 from krunpy.measure.kernel_hashes import hash_direct_boot
 from krunpy.measure.launch import LaunchInputs, find_layout, iter_launch_pages
 from krunpy.tee.authority import open_authority
@@ -19,7 +18,7 @@ from krunpy.vmm.spec import Accel, VmSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from krunpy.core.octets import LaunchDigest
+    from krunpy.core.octets import HostData, LaunchDigest
     from krunpy.guest.payload import GuestPayload
 
 
@@ -74,7 +73,7 @@ class MachineRequest:
     descriptors: tuple[int, ...]
 
 
-def make_machine_request(
+def make_machine_request(  # noqa: PLR0913 - all keyword-only
     files: LoadedFiles,
     *,
     accel: Accel,

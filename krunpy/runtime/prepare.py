@@ -1,5 +1,7 @@
-"""Everything before the machine starts: image, manifest, guest, reference value. Nothing here is trusted later:
-what the machine really loads is measured again, from the loaded bytes."""
+"""Everything before the machine starts: image, manifest, guest, reference value.
+
+Nothing here is trusted later: what the machine really loads is measured again, from the loaded bytes.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from krunpy.oci.bundle import Bundle
 
 TEES = ("software",)
+IMAGE_PREFIX = "image:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,13 @@ def convert_source(
     encrypt: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> WorkloadImage:
-    """Return the workload image of a source; it is made only if the cache has none."""
+    """Return the workload image of a source; it is made only if the cache has none.
+
+    spec: as `open_source` takes it, or image:ID for an image in the cache.
+    """
+    if spec.startswith(IMAGE_PREFIX):
+        cache = open_cache(settings)
+        return cache.load(cache.resolve(spec.removeprefix(IMAGE_PREFIX)))
     source = open_source(spec)
     try:
         secret = load_build_secret(settings.data_dir) if encrypt else None

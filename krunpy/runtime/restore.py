@@ -1,4 +1,4 @@
-"""Signals back to how a fresh process has them: engines block some, Python ignores two."""
+"""Signals as a fresh process has them (engines block some, Python ignores two), or held for later."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def restore_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def hold_signals() -> None:
+    """Block what a handler will want: the kernel keeps such signals, and would drop them for a pid 1."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)

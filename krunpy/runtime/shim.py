@@ -19,6 +19,7 @@ from krunpy.core.errors import FormatError, HostError, KrunpyError
 from krunpy.runtime import container as files
 from krunpy.runtime import control
 from krunpy.runtime.children import Child, reap, spawn_launcher, spawn_machine
+from krunpy.runtime.container import STATUS_FAILED
 from krunpy.runtime.guest_link import Exited, Failed, GuestLink, Note, Output, Started
 from krunpy.runtime.journal import Journal, explain_failure
 from krunpy.runtime.outflow import Outlet, SmallLog
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from krunpy.runtime.guest_link import Event
 
-STATUS_FAILED = 125  # no workload ran, or it ended without a status: as engines count their own failures
 _MAX_PENDING = 256 * 1024  # bytes of output that may wait for the reader
 _CHUNK = 65536
 _STOP_TIMEOUT_S = 1.0  # for the launcher to clean up
@@ -40,11 +40,13 @@ _NULL_DEVICE = os.makedev(1, 3)
 class Shim:
     """A container's life from `create` to its exit status. `run` is called once."""
 
-    def __init__(self, *, directory: str, launcher: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Take over the calling process: descriptors 0, 1, 2 are the container's."""
+    def __init__(
+        self, *, directory: str, launcher: Sequence[str], environment: Mapping[str, str], fifo: int
+    ) -> None:
+        """Take over the calling process, with the container's standard streams and its fifo to read."""
         self._directory = directory
         self._wake = _watch_signals()
-        self._fifo: int | None = os.open(f"{directory}/{files.FIFO}", os.O_RDONLY | os.O_NONBLOCK)
+        self._fifo: int | None = fifo
         self._launcher_argv = launcher
         self._environment = environment
         self._outlets = {1: Outlet(1), 2: Outlet(2)}
@@ -122,8 +124,10 @@ class Shim:
     def _has_room(self) -> bool:
         return sum(outlet.pending() for outlet in self._outlets.values()) < _MAX_PENDING
 
-    def _interests(self) -> dict[int, tuple[int, Callable[[int], None]]]:
-        wanted: dict[int, tuple[int, Callable[[int], None]]] = {self._wake: (select.POLLIN, self._on_signals)}
+    def _interests(self) -> dict[int, tuple[int, Callable[[int], object]]]:
+        wanted: dict[int, tuple[int, Callable[[int], object]]] = {
+            self._wake: (select.POLLIN, self._on_signals)
+        }
         for descriptor in self._logs:
             wanted[descriptor] = (select.POLLIN, partial(self._on_log, descriptor))
         for outlet in self._outlets.values():
@@ -137,8 +141,8 @@ class Shim:
             wanted |= self._running_interests()
         return wanted
 
-    def _running_interests(self) -> dict[int, tuple[int, Callable[[int], None]]]:
-        wanted: dict[int, tuple[int, Callable[[int], None]]] = {}
+    def _running_interests(self) -> dict[int, tuple[int, Callable[[int], object]]]:
+        wanted: dict[int, tuple[int, Callable[[int], object]]] = {}
         events = select.POLLOUT if self._link.outgoing else 0
         if self._has_room():
             events |= select.POLLIN
@@ -152,7 +156,8 @@ class Shim:
 
     def _on_start(self, _: int) -> None:
         """`start` wrote its byte; or died between removing the fifo and writing, which counts."""
-        assert self._fifo is not None
+        if self._fifo is None:
+            return
         path = f"{self._directory}/{files.FIFO}"
         if not os.read(self._fifo, 1) and os.path.exists(path):
             # A writer came and left without a byte: wait with a fresh descriptor, this one stays hung up.
@@ -167,16 +172,18 @@ class Shim:
         if self._machine_wish is not None:
             self._start_machine(self._machine_wish)
 
-    def _on_control(self, _: int) -> None:
-        assert self._control is not None
+    def _on_control(self, _: int = 0) -> bool:
+        """Deal with one message of the launcher; return whether there was one."""
+        if self._control is None:
+            return False
         try:
             message = control.receive_message(self._control)
         except BlockingIOError:
-            return
+            return False
         if message is None:
             self._control.close()
             self._control = None
-            return
+            return False
         match message.kind:
             case "vm" if self._machine_wish is None:
                 self._machine_wish = message
@@ -189,6 +196,7 @@ class Shim:
                 self._fail(error, status=message.number("status", default=STATUS_FAILED))
             case _:
                 raise FormatError("cannot understand the launcher", why=f'message "{message.kind}"')
+        return True
 
     def _start_machine(self, message: control.Message) -> None:
         self._machine = spawn_machine(message.texts("argv"), message.descriptors)
@@ -197,8 +205,8 @@ class Shim:
 
     def _on_launcher_end(self) -> None:
         """Read what the launcher still said, then take over the channel, or fail."""
-        while self._control is not None and self._status is None:
-            self._on_control(0)
+        while self._status is None and self._on_control():
+            pass
         if self._status is not None:
             return
         for _ in range(16):

@@ -42,6 +42,7 @@ ROUTES: tuple[tuple[str, str, Role | None, Handler], ...] = (
     ("GET", "/v1/workloads", Role.READER, handlers.show_workloads),
     ("GET", "/v1/workloads/{id}", Role.READER, handlers.show_workload),
     ("POST", "/v1/workloads/{id}/revoke", Role.REGISTRAR, handlers.revoke_workload),
+    ("POST", "/v1/workloads/{id}/end", Role.REGISTRAR, handlers.end_use),
     ("GET", "/v1/attestations", Role.READER, handlers.show_attestations),
     ("GET", "/v1/attestations/{id}", Role.READER, handlers.show_attestation),
 )

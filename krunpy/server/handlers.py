@@ -25,6 +25,7 @@ from krunpy.server.workloads import (
     Workload,
     find_workload,
     forget_ended,
+    give_back_use,
     list_workloads,
     register,
     revoke,
@@ -149,6 +150,16 @@ def revoke_workload(broker: Broker, call: Call, _role: Role | None) -> Answer:
     with broker.database.change() as connection:
         _require(find_workload(connection, name, now_s=now_s))
         revoke(connection, name, now_s=now_s)
+        workload = find_workload(connection, name, now_s=now_s)
+    return Answer(status=200, document=_describe(_require(workload)))
+
+
+def end_use(broker: Broker, call: Call, _role: Role | None) -> Answer:
+    """Give back a use that a run did not take."""
+    name, now_s = _require_id(call), int(broker.now_s())
+    with broker.database.change() as connection:
+        _require(find_workload(connection, name, now_s=now_s))
+        give_back_use(connection, name, now_s=now_s)
         workload = find_workload(connection, name, now_s=now_s)
     return Answer(status=200, document=_describe(_require(workload)))
 

@@ -146,6 +146,18 @@ def count_release(connection: sqlite3.Connection, workload: Workload, *, now_s: 
     )
 
 
+def give_back_use(connection: sqlite3.Connection, workload: str, *, now_s: int) -> None:
+    """Take away one use of an active workload that counts them; the last one ends it."""
+    connection.execute(
+        "UPDATE workloads SET uses_left=uses_left-1,updated_at=? WHERE id=? AND status='active' AND uses_left>0",
+        (now_s, workload),
+    )
+    connection.execute(
+        "UPDATE workloads SET status='ended',sealed_key=x'' WHERE id=? AND status='active' AND uses_left=0",
+        (workload,),
+    )
+
+
 def forget_ended(connection: sqlite3.Connection, *, now_s: int) -> None:
     """Erase the keys of expired workloads, and drop all but the last ENDED_KEPT that are over.
 

@@ -1,0 +1,93 @@
+"""The commands for people. Each lives in its own module; the heavy imports happen here, never for OCI verbs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import krunpy
+from krunpy.cli import attestation, guest, image, server, workload
+from krunpy.cli.context import make_globals
+from krunpy.cli.doctor import doctor
+from krunpy.cli.explain import explain
+from krunpy.cli.hook import app as hook_app
+from krunpy.cli.inspect import inspect
+from krunpy.cli.measure import measure
+from krunpy.cli.quickstart import quickstart
+from krunpy.cli.render import print_error
+from krunpy.cli.run import run
+from krunpy.cli.workload import register
+from krunpy.core.errors import KrunpyError
+
+INTERRUPTED = 130
+
+HELP = """Run containers as measured, attested, encrypted virtual machines.
+
+For container engines, krunpy is an OCI runtime: podman --runtime krunpy run IMAGE. Its OCI verbs are create, start,
+state, kill, delete, list, run --bundle, features and spec; see krunpy(1).
+"""
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(quickstart)
+app.command()(run)
+app.command()(register)
+app.command()(measure)
+app.command()(explain)
+app.command()(inspect)
+app.command()(doctor)
+app.add_typer(image.app, name="image")
+app.add_typer(workload.app, name="workload")
+app.add_typer(attestation.app, name="attestation")
+app.add_typer(server.app, name="server")
+app.add_typer(guest.app, name="guest")
+app.add_typer(hook_app, name="hook")
+
+
+@app.callback()
+def before(
+    context: typer.Context,
+    root: Annotated[
+        str, typer.Option(help="Where containers' states live.", show_default="/run/krunpy")
+    ] = "",
+    config: Annotated[
+        str, typer.Option(help="Settings file instead of /etc/krunpy/krunpy.toml.", metavar="FILE")
+    ] = "",
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Read the settings once, before any command."""
+    if version:
+        print(f"krunpy version {krunpy.__version__}")
+        raise typer.Exit
+    context.obj = make_globals(root=root, config=config)
+
+
+def main(arguments: list[str]) -> None:
+    """Run a command for people and end the process with its exit status."""
+    try:
+        app(args=arguments, prog_name="krunpy", standalone_mode=False)
+    except click.exceptions.Abort:
+        print("krunpy: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KrunpyError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("krunpy: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,165 @@
+"""`krunpy explain`: why an attestation ended as it did, field by field, and what mends it."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from krunpy.cli.context import globals_of
+from krunpy.cli.neighbours import explain_digest, find_manifest
+from krunpy.cli.render import print_json
+from krunpy.core.errors import BrokerError
+from krunpy.runtime.broker import open_broker
+from krunpy.runtime.container import FAILURE, find_container
+
+if TYPE_CHECKING:
+    from krunpy.cli.context import Globals
+    from krunpy.measure.explain import Change
+
+_SHOWN = 34  # characters of a value in the table
+ADVICE = {
+    "workload-unknown": (
+        "the guest's manifest is registered nowhere: it was changed after registration, or never registered",
+        "krunpy register SOURCE [-- ARGS], with exactly the words of the run",
+    ),
+    "workload-revoked": ("the workload was revoked", "krunpy workload show WORKLOAD"),
+    "workload-ended": ("every use of the registration was taken", "krunpy register SOURCE again"),
+    "workload-expired": ("the registration has expired", "krunpy register SOURCE again"),
+    "session-used": ("the nonce was used before: a replay", "nothing: a new run asks for a new nonce"),
+    "session-unknown": (
+        "the server never gave this session",
+        "check that relay and server are the same installation",
+    ),
+    "session-expired": ("the guest took longer than the nonce lives", "see what slows the guest's boot"),
+    "report-data-mismatch": (
+        "the evidence is not for this session: the nonce, the guest's key or the manifest was exchanged on the way",
+        "do not trust this host's relay; run again on another host",
+    ),
+    "tee-not-allowed": ("this server or this workload does not accept this TEE", "krunpy server run --help"),
+}
+
+
+def explain(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[ID|last]", help="Attestation, or container.")] = "last",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every check of an attestation, seen against wanted, the likely cause and the command that mends it."""
+    given = globals_of(context)
+    failure = _load_failure(given, name)
+    record, changes, tried = _load(given, "last" if failure is not None else name)
+    if json:
+        explanation = [
+            {"input": change.input, "registered": change.registered, "explains": change.explains}
+            for change in changes or ()
+        ]
+        print_json("explanation", {"record": record, "explanation": explanation, "container": failure})
+        return
+    if failure is not None:
+        print(f"container {name}: {failure.get('what')}\n  why:  {failure.get('why')}")
+    print_record(record)
+    print_cause(record, changes, tried)
+
+
+def _load_failure(given: Globals, name: str) -> dict[str, object] | None:
+    if name == "last" or not os.path.isdir(f"{given.state_root}/{name}") or "/" in name:
+        return None
+    container = find_container(given.state_root, name)
+    raw = container.load_bytes(FAILURE, 65536) if container else b""
+    return cast("dict[str, object]", jsonlib.loads(raw)) if raw else None
+
+
+def _load(given: Globals, name: str) -> tuple[dict[str, object], tuple[Change, ...] | None, int]:
+    with open_broker(given.settings) as broker:
+        record = broker.client.show_attestation(name)
+        manifest = b""
+        workload = str(record.get("workload") or "")
+        if workload:
+            try:
+                manifest = find_manifest(broker.client.show_workload(workload))
+            except BrokerError:
+                manifest = b""  # forgotten since; the kept launches still explain
+    if record.get("error") != "launch-digest-unknown":
+        return record, None, 0
+    changes, tried = explain_digest(given.settings, record, manifest)
+    return record, changes, tried
+
+
+def print_record(record: dict[str, object]) -> None:
+    """Print an attestation and its checks."""
+    first = (
+        "SIMULATED - NOT CONFIDENTIAL" if record.get("simulated") else f"CONFIDENTIAL ({record.get('tee')})"
+    )
+    outcome = "KEY RELEASED" if record.get("outcome") == "released" else f"REFUSED: {record.get('error')}"
+    print(f"{first}  {outcome}")
+    print(f"attestation {record.get('id')}  workload {record.get('workload') or '-'}  {record.get('time')}")
+    if record.get("message"):
+        print(f"{record.get('message')}" + (f": {record.get('detail')}" if record.get("detail") else ""))
+    verdict = record.get("verdict")
+    checks = verdict.get("checks") if isinstance(verdict, dict) else None
+    rows = [cast("dict[str, object]", check) for check in checks] if isinstance(checks, list) else []
+    if not rows:
+        return
+    width = max(len(str(row.get("name"))) for row in rows)
+    print(f"\n{'check':{width}}  {'held':4}  {'seen':{_SHOWN}}  {'wanted':{_SHOWN}}  from")
+    for row in rows:
+        seen, wanted = _short(row.get("seen")), _short(row.get("wanted"))
+        held = "ok" if row.get("held") else "FAIL"
+        print(f"{row.get('name'):{width}}  {held:4}  {seen:{_SHOWN}}  {wanted:{_SHOWN}}  {row.get('source')}")
+
+
+def print_cause(record: dict[str, object], changes: tuple[Change, ...] | None, tried: int) -> None:
+    """Print the likely cause of a refusal and what to do."""
+    error = str(record.get("error") or "")
+    if not error:
+        print(
+            "\nthe server released the key; if the workload did not run, the guest's reason is on its standard error"
+        )
+        return
+    if error == "launch-digest-unknown":
+        _print_digest_cause(changes, tried)
+        return
+    cause, fix = ADVICE.get(error, ("", ""))
+    hints = _hints(record)
+    print(f"\ncause:  {cause or '; '.join(hints) or error}")
+    print(f"fix:    {fix or 'see the check that failed above'}")
+
+
+def _print_digest_cause(changes: tuple[Change, ...] | None, tried: int) -> None:
+    print(f"\nthe machine's launch digest is none of the registered ones ({tried} with known inputs)")
+    if changes is None:
+        print(
+            "cause:  no vCPU count, CPU model, kernel, initrd, command line or firmware known here explains it"
+        )
+        print("        (memory is not part of this digest)")
+        print("fix:    find out what the host loaded; `krunpy guest show` checks the guest's own parts")
+        return
+    for change in changes:
+        print(f"cause:  {change.input} differs: registered {change.registered}, launched {change.explains}")
+    names = {change.input for change in changes}
+    if names <= {"vcpus", "vcpu_type", "guest_features"}:
+        print(
+            "fix:    register the same machine shape: krunpy register SOURCE --cpus N, or run with the registered one"
+        )
+    elif "initrd" in names:
+        print(
+            "fix:    if you rebuilt the guest, register again; if not, the host changed the initrd: do not trust it"
+        )
+    else:
+        print(
+            "fix:    if you changed it yourself, register again; if not, the host changed it: do not trust it"
+        )
+
+
+def _hints(record: dict[str, object]) -> list[str]:
+    verdict = record.get("verdict")
+    checks = verdict.get("checks") if isinstance(verdict, dict) else None
+    return [str(check["hint"]) for check in checks or () if not check.get("held") and check.get("hint")]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 8]}…{text[-7:]}"

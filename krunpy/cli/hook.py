@@ -1,0 +1,64 @@
+"""`krunpy hook`: what the OCI hooks in hooks/ call. For engines, not for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import cast
+
+import typer
+
+from krunpy.cli.context import settings_of
+from krunpy.core.errors import BundleError
+from krunpy.oci.annotations import PREPARED, parse_annotations
+from krunpy.oci.bundle import parse_bundle
+from krunpy.runtime.broker import open_broker
+from krunpy.runtime.prepare import convert_source, load_key, prepare
+
+app = typer.Typer(
+    no_args_is_help=True, help="OCI hooks: convert and register before, end the registration after."
+)
+_LIMIT = 4 * 1024 * 1024  # bytes
+
+
+@app.command()
+def precreate(context: typer.Context) -> None:
+    """Read config.json on stdin, convert and register its workload for one run, and write config.json back."""
+    raw = sys.stdin.buffer.read(_LIMIT + 1)
+    bundle = parse_bundle(raw, ".")
+    wishes = parse_annotations(bundle.annotations)
+    settings = settings_of(context)
+    with open_broker(settings) as broker:
+        image = convert_source(
+            settings, wishes.source or f"dir:{bundle.root}", encrypt=not wishes.integrity_only
+        )
+        prepared = prepare(
+            settings,
+            bundle,
+            image,
+            identity=broker.identity(),
+            workload=wishes.workload or "",
+            cpus=wishes.cpus or settings.cpus,
+        )
+        if broker.may_register:
+            broker.register(prepared, key=load_key(settings, image), uses=1)
+    config = cast("dict[str, object]", json.loads(raw))
+    config["annotations"] = {**dict(bundle.annotations), PREPARED: prepared.parsed.workload}
+    json.dump(config, sys.stdout)
+
+
+@app.command()
+def poststop(context: typer.Context) -> None:
+    """Read the container's state on stdin and give back a use that its run did not take."""
+    raw = sys.stdin.buffer.read(_LIMIT + 1)
+    try:
+        state = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError("cannot read the container's state", why="it is not JSON") from error
+    annotations = state.get("annotations") if isinstance(state, dict) else None
+    workload = annotations.get(PREPARED) if isinstance(annotations, dict) else None
+    if not isinstance(workload, str):
+        return
+    with open_broker(settings_of(context)) as broker:
+        if broker.may_register:
+            broker.client.end_use(workload)

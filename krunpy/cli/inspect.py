@@ -1,0 +1,78 @@
+"""`krunpy inspect ID`: what became of every setting that the engine gave, and what runs."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated, cast
+
+import typer
+
+from krunpy.cli.context import globals_of
+from krunpy.cli.render import format_size, print_json, print_table
+from krunpy.core.errors import HostError, StateError
+from krunpy.runtime import container as files
+from krunpy.runtime.accepted import review_config
+from krunpy.runtime.container import load_container, load_containers
+from krunpy.runtime.host import list_processes
+from krunpy.vmm.net import list_interfaces
+
+_LIMIT = 4 * 1024 * 1024  # bytes
+
+
+def inspect(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="ID", help="Container ID, or the beginning of one.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say for each setting of a container whether it holds in the guest, on the host only, or not at all."""
+    container = _find(globals_of(context).state_root, name)
+    config = cast("dict[str, object]", jsonlib.loads(container.load_bytes(files.CONFIG, _LIMIT) or b"{}"))
+    settings = review_config(config)
+    pid = container.record.pid if container.record else 0
+    processes = list_processes(pid) if container.status() in ("created", "running") else []
+    interfaces = _interfaces(config)
+    timings = container.load_bytes(files.TIMINGS, _LIMIT)
+    failure = container.load_bytes(files.FAILURE, _LIMIT)
+    facts = {
+        "id": container.id,
+        "status": container.status(),
+        "settings": [setting._asdict() for setting in settings],
+        "host_interfaces": interfaces,
+        "processes": [
+            {"pid": item.pid, "program": item.program, "resident": item.resident} for item in processes
+        ],
+        "timings": jsonlib.loads(timings) if timings else {},
+        "failure": jsonlib.loads(failure) if failure else None,
+    }
+    if json:
+        print_json("container", facts)
+        return
+    print(f"container {container.id}  {container.status()}")
+    rows = [[setting.where, setting.name, setting.value[:48], setting.reason] for setting in settings]
+    print_table(["holds", "setting", "value", "reason"], sorted(rows))
+    for item in interfaces:
+        print(f"host only: interface {item['name']} {' '.join(cast('list[str]', item['addresses']))}")
+    print_table(
+        ["pid", "program", "memory"], [[str(p.pid), p.program, format_size(p.resident)] for p in processes]
+    )
+
+
+def _find(root: str, name: str) -> files.Container:
+    matches = [item for item in load_containers(root) if item.id.startswith(name)]
+    exact = [item for item in matches if item.id == name]
+    if len(exact or matches) > 1:
+        raise StateError(f"cannot choose container {name}", why=f"{len(matches)} begin with this")
+    return (exact or matches)[0] if matches else load_container(root, name)
+
+
+def _interfaces(config: dict[str, object]) -> list[dict[str, object]]:
+    linux = config.get("linux")
+    namespaces = linux.get("namespaces") if isinstance(linux, dict) else None
+    for item in namespaces if isinstance(namespaces, list) else []:
+        if isinstance(item, dict) and item.get("type") == "network" and item.get("path"):
+            try:
+                found = list_interfaces(str(item["path"]))
+            except HostError:
+                return []
+            return [{"name": each.name, "mac": each.mac, "addresses": list(each.addresses)} for each in found]
+    return []

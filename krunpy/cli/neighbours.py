@@ -1,0 +1,85 @@
+"""What may have been launched instead of the registered machine: everything that this host still knows of."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import TYPE_CHECKING, cast
+
+from krunpy.core.errors import KrunpyError
+from krunpy.core.files import load_bounded
+from krunpy.core.octets import LaunchDigest
+from krunpy.guest.payload import assemble_payload, load_guest
+from krunpy.measure.description import LaunchDescription, parse_description
+from krunpy.measure.explain import Candidates, Change, find_explanation
+from krunpy.runtime.prepare import describe_launch
+
+if TYPE_CHECKING:
+    from krunpy.core.settings import Settings
+
+_LIMIT = 1024 * 1024  # bytes of a kept description
+
+
+def explain_digest(
+    settings: Settings, record: dict[str, object], manifest: bytes
+) -> tuple[tuple[Change, ...] | None, int]:
+    """Return the inputs that explain the launch digest of a record, None if none do, and how many sets were tried.
+
+    manifest: of the workload; empty if it is not known.
+    """
+    text = str(record.get("launch_digest") or "")
+    values = record.get("reference_values")
+    if not text or not isinstance(values, list):
+        return None, 0
+    seen = LaunchDigest.from_hex(text)
+    candidates = _collect(settings, text, manifest)
+    tried = 0
+    for value in values:
+        try:
+            registered = parse_description(cast("dict[str, object]", value).get("inputs"))
+        except KrunpyError:
+            continue
+        tried += 1
+        found = find_explanation(seen, registered, candidates)
+        if found is not None:
+            return found, tried
+    return None, tried
+
+
+def _collect(settings: Settings, digest: str, manifest: bytes) -> Candidates:
+    descriptions = [*_load_launch(settings, digest), *_describe_builds(settings, manifest)]
+    return Candidates(
+        kernels=tuple(item.kernel for item in descriptions if item.kernel),
+        initrds=tuple(item.initrd for item in descriptions if item.initrd),
+        cmdlines=tuple(item.cmdline for item in descriptions if item.cmdline),
+        firmwares=tuple(item.firmware for item in descriptions),
+    )
+
+
+def _load_launch(settings: Settings, digest: str) -> list[LaunchDescription]:
+    """Return what this host says that it launched: a hint, not a proof; its digest is computed again."""
+    path = os.path.join(settings.data_dir, "launches", f"{digest}.json")
+    try:
+        return [parse_description(json.loads(load_bounded(path, _LIMIT)))] if os.path.exists(path) else []
+    except (KrunpyError, ValueError):
+        return []
+
+
+def _describe_builds(settings: Settings, manifest: bytes) -> list[LaunchDescription]:
+    """Return launches of every kept guest build, with this manifest."""
+    folder = os.path.join(settings.guest_dir, "builds")
+    found: list[LaunchDescription] = []
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        try:
+            payload = assemble_payload(load_guest(settings.guest_dir, name), manifest)
+            found.append(describe_launch(payload, cpus=1, name=f"guest {name}"))
+        except KrunpyError:
+            continue
+    return found
+
+
+def find_manifest(workload: dict[str, object]) -> bytes:
+    """Return the manifest in a workload's description, empty if there is none."""
+    text = workload.get("manifest")
+    return base64.b64decode(text) if isinstance(text, str) else b""

@@ -1,0 +1,114 @@
+"""`krunpy run SOURCE [-- ARGS]`: convert, register, boot, attest, run, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from krunpy.cli.context import globals_of
+from krunpy.cli.render import Progress
+from krunpy.runtime.plan import Plan, make_config, write_bundle
+from krunpy.runtime.prepare import convert_source
+
+if TYPE_CHECKING:
+    from krunpy.cli.context import Globals
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A root file system directory, a bundle, an image layout, an archive, image:ID, or one of these with a "
+        "prefix: dir: bundle: oci: oci-archive: docker-archive: containers-storage:",
+    ),
+]
+ArgsArgument = Annotated[list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Command and arguments.")]
+EnvOption = Annotated[
+    list[str] | None, typer.Option("--env", "-e", help="NAME=VALUE; part of what is measured.")
+]
+CwdOption = Annotated[str, typer.Option("--workdir", "-w", help="Working directory.")]
+UserOption = Annotated[str, typer.Option("--user", "-u", help="USER[:GROUP], names or numbers.")]
+EntryOption = Annotated[str, typer.Option("--entrypoint", help="Program instead of the image's entrypoint.")]
+WorkloadOption = Annotated[
+    str, typer.Option("--workload", help="Workload id instead of one made from the manifest.")
+]
+CpusOption = Annotated[
+    int, typer.Option("--cpus", min=0, max=64, help="vCPUs; part of the launch digest. 0: default.")
+]
+MemoryOption = Annotated[
+    int, typer.Option("--memory", min=0, help="Memory in MiB. 0: the setting memory_mib.")
+]
+PlainOption = Annotated[
+    bool, typer.Option("--integrity-only", help="Protect the disk by dm-verity, do not encrypt it.")
+]
+ReadOnlyOption = Annotated[bool, typer.Option("--read-only", help="No writable overlay over the root.")]
+TmpfsOption = Annotated[
+    list[str] | None, typer.Option("--tmpfs", help="/PATH[:OPTIONS], a tmpfs in the guest.")
+]
+HostnameOption = Annotated[str, typer.Option("--hostname", help="Hostname in the guest.")]
+
+
+def run(
+    context: typer.Context,
+    source: SourceArgument,
+    args: ArgsArgument = None,
+    env: EnvOption = None,
+    workdir: CwdOption = "",
+    user: UserOption = "",
+    entrypoint: EntryOption = "",
+    workload: WorkloadOption = "",
+    cpus: CpusOption = 0,
+    memory: MemoryOption = 0,
+    integrity_only: PlainOption = False,
+    read_only: ReadOnlyOption = False,
+    tmpfs: TmpfsOption = None,
+    hostname: HostnameOption = "",
+    name: Annotated[str, typer.Option("--name", help="Container ID instead of a random one.")] = "",
+) -> None:
+    """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
+    plan = Plan(
+        source=source,
+        args=tuple(args or ()),
+        env=tuple(env or ()),
+        cwd=workdir,
+        user=user,
+        entrypoint=entrypoint,
+        workload=workload,
+        cpus=cpus,
+        memory_mib=memory,
+        integrity_only=integrity_only,
+        read_only=read_only,
+        tmpfs=tuple(tmpfs or ()),
+        hostname=hostname,
+    )
+    argv, environment = prepare_run(globals_of(context), plan, name or make_id())
+    sys.stdout.flush()
+    os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place
+
+
+def make_id() -> str:
+    """Return a random container ID."""
+    return f"run-{secrets.token_hex(6)}"
+
+
+def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str], dict[str, str]]:
+    """Write the bundle of a plan and return argv and environment of the process that runs it.
+
+    On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
+    """
+    config = make_config(plan)
+    if sys.stderr.isatty() and not plan.source.startswith("image:"):
+        convert_source(
+            given.settings, plan.source, encrypt=not plan.integrity_only, progress=Progress("convert")
+        )
+    bundle = tempfile.mkdtemp(prefix="krunpy-bundle-")
+    write_bundle(bundle, config)
+    argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
+    environment = dict(os.environ)
+    if given.settings.config_file:
+        environment["KRUNPY_CONFIG"] = os.path.abspath(given.settings.config_file)
+    return argv, environment

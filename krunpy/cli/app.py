@@ -73,7 +73,9 @@ def before(
 def main(arguments: list[str]) -> None:
     """Run a command for people and end the process with its exit status."""
     try:
-        app(args=arguments, prog_name="krunpy", standalone_mode=False)
+        status = app(args=arguments, prog_name="krunpy", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Abort:
         print("krunpy: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)

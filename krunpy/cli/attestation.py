@@ -55,4 +55,4 @@ def show(
     if json:
         print_json("attestation", found)
         return
-    print_record(found)
+    print_record(found, is_whole=True)

@@ -88,8 +88,8 @@ def _load(given: Globals, name: str) -> tuple[dict[str, object], tuple[Change, .
     return record, changes, tried
 
 
-def print_record(record: dict[str, object]) -> None:
-    """Print an attestation and its checks."""
+def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
+    """Print an attestation and its checks; those that want nothing in particular only if `is_whole`."""
     first = (
         "SIMULATED - NOT CONFIDENTIAL" if record.get("simulated") else f"CONFIDENTIAL ({record.get('tee')})"
     )
@@ -103,12 +103,17 @@ def print_record(record: dict[str, object]) -> None:
     rows = [cast("dict[str, object]", check) for check in checks] if isinstance(checks, list) else []
     if not rows:
         return
+    left_out = 0 if is_whole else sum(1 for row in rows if row.get("held") and row.get("wanted") == "any")
+    if left_out:
+        rows = [row for row in rows if not row.get("held") or row.get("wanted") != "any"]
     width = max(len(str(row.get("name"))) for row in rows)
     print(f"\n{'check':{width}}  {'held':4}  {'seen':{_SHOWN}}  {'wanted':{_SHOWN}}  from")
     for row in rows:
         seen, wanted = _short(row.get("seen")), _short(row.get("wanted"))
         held = "ok" if row.get("held") else "FAIL"
         print(f"{row.get('name'):{width}}  {held:4}  {seen:{_SHOWN}}  {wanted:{_SHOWN}}  {row.get('source')}")
+    if left_out:
+        print(f"({left_out} more where any value would do: krunpy attestation show {record.get('id')})")
 
 
 def print_cause(record: dict[str, object], changes: tuple[Change, ...] | None, tried: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from typing import IO, TYPE_CHECKING, Annotated
@@ -18,7 +17,7 @@ from krunpy.core.errors import UsageError
 from krunpy.core.proc import start
 from krunpy.runtime.lifecycle import delete_container
 from krunpy.runtime.plan import Plan
-from krunpy.runtime.sample import make_sample
+from krunpy.runtime.sample import open_sample
 from krunpy.runtime.tamper import Tamper
 
 if TYPE_CHECKING:
@@ -47,16 +46,14 @@ def quickstart(
         raise typer.Exit(
             show_run(given, Plan(source=source, args=tuple(args or ()), tamper=tamper, memory_mib=memory))
         )
-    with tempfile.TemporaryDirectory(prefix="krunpy-sample-") as directory:
-        sample = make_sample(os.path.join(directory, "rootfs"))
-        plan = Plan(
-            source=f"dir:{sample}",
-            args=tuple(args or DEFAULT_COMMAND),
-            hostname="quickstart",
-            tamper=tamper,
-            memory_mib=memory,
-        )
-        raise typer.Exit(show_run(given, plan))
+    plan = Plan(
+        source=f"dir:{open_sample(given.settings.data_dir)}",
+        args=tuple(args or DEFAULT_COMMAND),
+        hostname="quickstart",
+        tamper=tamper,
+        memory_mib=memory,
+    )
+    raise typer.Exit(show_run(given, plan))
 
 
 def show_run(given: Globals, plan: Plan) -> int:

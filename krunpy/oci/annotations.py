@@ -30,7 +30,7 @@ MEANINGS: Mapping[str, str] = {
     SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
     INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
     PREPARED: "set by the precreate hook: the workload is registered under this ID",
-    TAMPER: "disk, initrd, cmdline, kernel, manifest, nonce or server-key: play a dishonest host, to see the refusal",
+    TAMPER: "disk, initrd, cmdline, kernel, manifest, nonce or server-key: play a dishonest host",
 }
 _RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
 _WORKLOAD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 from krunpy.core.errors import HostError
+from krunpy.core.files import make_private_directory
 
 APPLETS = (
     "sh",
@@ -24,6 +26,28 @@ APPLETS = (
 )
 PLACES = ("/bin/busybox", "/usr/bin/busybox")
 _MTIME = 1_700_000_000  # the same for everybody, so that everybody's image is the same
+
+
+def open_sample(directory: str) -> str:
+    """Return a minimal root file system, made the first time, so that later runs find its image in the cache.
+
+    directory: kept between runs. Raises HostError if there is no busybox.
+    """
+    sample = os.path.join(directory, "sample")
+    if os.path.isdir(sample):
+        return sample
+    make_private_directory(directory)
+    workspace = tempfile.mkdtemp(prefix="sample.", dir=directory)
+    try:
+        make_sample(workspace)
+        os.chmod(workspace, 0o755)  # noqa: S103 - the guest's root directory
+        os.rename(workspace, sample)
+    except OSError as error:
+        if not os.path.isdir(sample):
+            raise HostError(f"cannot make {sample}", why=error.strerror or "error") from error
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+    return sample
 
 
 def make_sample(directory: str) -> str:

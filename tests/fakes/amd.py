@@ -107,6 +107,14 @@ class Cert:
         return builder.sign(self.signer, self.hash, rsa_padding=pss).public_bytes(serialization.Encoding.DER)
 
 
+def rename_algorithm(der: bytes, signer: rsa.RSAPrivateKey) -> bytes:
+    """Return a certificate that calls its hash SHA-256, signed again with SHA-384 all the same."""
+    named = der.replace(bytes.fromhex("608648016503040202"), bytes.fromhex("608648016503040201"))
+    signed = named[4 : 4 + 4 + int.from_bytes(named[6:8], "big")]
+    pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
+    return named[:-512] + signer.sign(signed, pss, hashes.SHA384())
+
+
 def der_integer(value: int) -> bytes:
     body = value.to_bytes(value.bit_length() // 8 + 1, "big")
     return bytes((2, len(body))) + body
@@ -230,6 +238,7 @@ def mint_crl(
     signer: str = "ark",
     this_update: datetime = datetime(2026, 5, 1, tzinfo=UTC),
     next_update: datetime = datetime(2026, 7, 1, tzinfo=UTC),
+    critical: str = "",
 ) -> bytes:
     builder = (
         x509.CertificateRevocationListBuilder()
@@ -240,6 +249,9 @@ def mint_crl(
     for serial in serials:
         revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(this_update)
         builder = builder.add_revoked_certificate(revoked.build())
+    if critical:
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(critical), b"\5\0")
+        builder = builder.add_extension(extension, critical=True)
     pss = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
     crl = builder.sign(rsa_key(signer), hashes.SHA384(), rsa_padding=pss)
     return crl.public_bytes(serialization.Encoding.DER)

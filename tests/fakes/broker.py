@@ -66,7 +66,9 @@ class FakeServer:
         with open(f"{self.data_dir}/admin.token") as stream:
             return stream.read().strip()
 
-    def call(self, method: str, path: str, document: object = None, *, token: str | None = None, **keywords) -> Reply:
+    def call(
+        self, method: str, path: str, document: object = None, *, token: str | None = None, **keywords
+    ) -> Reply:
         body = b"" if document is None else json.dumps(document).encode()
         headers = [] if token is None else [(b"authorization", b"Bearer " + token.encode())]
         return call_app(self.app, method, path, body, headers=headers, **keywords)
@@ -93,7 +95,7 @@ class FakeServer:
         return self.call("POST", "/v1/attest", make_attest_body(guest, session, evidence, **changes))
 
     def run_guest(self, guest: FakeGuest, *, faults=None, **changes) -> Reply:
-        """Challenge, launch on the software TEE, attest: the whole way of an honest guest, unless told otherwise."""
+        """Challenge, launch on the software TEE, attest: the whole way of an honest guest."""
         session, nonce = self.challenge(guest)
         tee, _ = launch(self.authority, guest.manifest, faults=faults)
         return self.attest(guest, session, tee.report(guest.make_report_data(nonce)), **changes)
@@ -103,7 +105,12 @@ class FakeServer:
 
 
 def make_server(
-    data_dir: str, *, mode: Mode = Mode.DEVELOPMENT, clock: Clock | None = None, limits=None, authority: Authority | None = None
+    data_dir: str,
+    *,
+    mode: Mode = Mode.DEVELOPMENT,
+    clock: Clock | None = None,
+    limits=None,
+    authority: Authority | None = None,
 ) -> FakeServer:
     authority = authority or make_authority()
     clock, notes = clock or Clock(), []
@@ -119,7 +126,9 @@ def make_server(
     return FakeServer(data_dir, broker, make_app(broker), clock, notes, authority)
 
 
-def make_registration(authority: Authority, manifest: bytes, *, disk_key: bytes = DISK_KEY, **changes) -> dict[str, Any]:
+def make_registration(
+    authority: Authority, manifest: bytes, *, disk_key: bytes = DISK_KEY, **changes
+) -> dict[str, Any]:
     _, digest = launch(authority, manifest)
     value = {"tee": "software", "launch_digest": digest.hex(), "inputs": {"cpus": 1, "cmdline": "quiet"}}
     return {
@@ -144,8 +153,10 @@ def make_attest_body(guest: FakeGuest, session: str, evidence: bytes, **changes)
     }
 
 
-def call_app(app, method: str, path: str, body: bytes = b"", *, headers=(), chunks=None, client="192.0.2.7") -> Reply:
-    """Drive an ASGI application through one request. chunks: the body in parts; None in it: a part that never comes."""
+def call_app(
+    app, method: str, path: str, body: bytes = b"", *, headers=(), chunks=None, client="192.0.2.7"
+) -> Reply:
+    """Drive an ASGI application through one request. chunks: the body in parts; None never comes."""
     parts = list(chunks if chunks is not None else [body])
     path, _, query = path.partition("?")
     sent: list[dict[str, Any]] = []

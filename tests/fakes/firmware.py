@@ -30,6 +30,8 @@ def build_firmware(
     size: int = 8192,
     count: int | None = None,
     version: int = 1,
+    signature: bytes = b"ASEV",
+    metadata_size: int | None = None,
     from_end: int | None = None,
     more: bytes = b"",
     table_size: int | None = None,
@@ -39,9 +41,8 @@ def build_firmware(
     table = more
     if sections is not None:
         body = b"".join(struct.pack("<III", gpa, length, kind) for kind, gpa, length in sections)
-        header = struct.pack(
-            "<4sIII", b"ASEV", 16 + len(body), version, len(sections) if count is None else count
-        )
+        stated = 16 + len(body) if metadata_size is None else metadata_size
+        header = struct.pack("<4sIII", signature, stated, version, len(sections) if count is None else count)
         image[1024 : 1024 + 16 + len(body)] = header + body
         table += entry(SEV_METADATA, struct.pack("<I", size - 1024 if from_end is None else from_end))
     if hash_table_gpa is not None:

@@ -48,7 +48,12 @@ class GuestRefusesError(Exception):
 
 
 def make_manifest(
-    server_key: PublicKey32, *, workload: str = "web", cipher: str = "aes-xts-plain64", tees=("software",), args=("/bin/true",)
+    server_key: PublicKey32,
+    *,
+    workload: str = "web",
+    cipher: str = "aes-xts-plain64",
+    tees=("software",),
+    args=("/bin/true",),
 ) -> bytes:
     """Return manifest bytes of a small workload."""
     is_plain = cipher == "none"
@@ -75,7 +80,7 @@ def make_manifest(
 def launch(
     authority: Authority, manifest: bytes, *, faults: Faults | None = None, policy: int = DEFAULT_POLICY
 ) -> tuple[UnsafeSoftwareTee, LaunchDigest]:
-    """Return a software TEE that was launched with one page that holds the manifest's hash, and the digest."""
+    """Return a software TEE launched with one page that holds the manifest's hash, and the digest."""
     tee = UnsafeSoftwareTee(authority, faults=faults)
     tee.launch_start(policy)
     tee.launch_update(PageType.NORMAL, 0x1000, hash_manifest(manifest).ljust(4096, b"\0"))
@@ -101,7 +106,7 @@ class FakeGuest:
         return make_report_data(nonce, self.public_key, self.manifest_hash)
 
     def open_release(self, nonce: Nonce, signature: bytes, sealed: bytes) -> list[tuple[int, bytes]]:
-        """Return the released items. Raises GuestRefusesError as the agent does: signature first, then seal."""
+        """Return the released items, or raise GuestRefusesError as the agent: signature first, then seal."""
         transcript = make_transcript(nonce, self.public_key, self.manifest_hash)
         server_key = parse_manifest(self.manifest).server.key
         try:
@@ -116,7 +121,9 @@ class FakeGuest:
         except (InvalidTag, ValueError) as error:
             raise GuestRefusesError(FailReason.SEAL) from error
 
-    def talk(self, channel: socket.socket, *, ask_host: bool = True, evidence: bytes = b"") -> list[tuple[int, bytes]]:
+    def talk(
+        self, channel: socket.socket, *, ask_host: bool = True, evidence: bytes = b""
+    ) -> list[tuple[int, bytes]]:
         """Play the whole attestation on a channel and return the released items.
 
         evidence: what to send if the guest has a TEE of its own (ask_host False).

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from krunpy.core.errors import FormatError
 from krunpy.formats.snp_report import pack_report, parse_report
+from krunpy.formats.tdx_quote import parse_tdx_quote
 from tests.vectors.run import run
 
 DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
@@ -54,3 +56,21 @@ def test_every_report_is_read_and_written_back() -> None:
     for file in files:
         raw = file.read_bytes()
         assert pack_report(parse_report(raw)) == raw, file
+
+
+def test_a_tdx_quote_is_read_unless_its_case_says_that_it_cannot_be() -> None:
+    wrong = []
+    cases = sorted(FOLDER.glob("tdx-*/*/case.json"))
+    for path in cases:
+        stage = json.loads(path.read_text())["stage"]
+        try:
+            parse_tdx_quote((path.parent / "quote.bin").read_bytes())
+        except FormatError:
+            if "parse" not in stage:
+                wrong.append(path.parent.name)
+        else:
+            if stage == "parse":
+                wrong.append(path.parent.name)
+
+    assert cases
+    assert wrong == []

@@ -5,7 +5,7 @@ from importlib import resources
 
 import pytest
 
-from krunpy.attest.anchors import load_amd_anchors, make_anchor, make_anchors, split_pem
+from krunpy.attest.anchors import load_amd_anchors, make_anchor, make_anchors, read_pinned, split_pem
 from krunpy.core.errors import FormatError
 from krunpy.formats import snp_simulated
 from krunpy.formats.snp_tcb import Product
@@ -48,6 +48,14 @@ def test_the_list_of_sources_names_every_file_with_its_digest() -> None:
     for file in files:
         (der,) = split_pem(file.read_bytes())
         assert f"{file.name}\n  sha256 of DER  {sha256(der).hexdigest()}\n" in sources
+
+
+@pytest.mark.parametrize("text", ["amd_genoa_ark.pem", None])
+def test_a_package_file_that_is_not_the_pinned_one_is_refused(text: str | None) -> None:
+    contents = b"" if text is None else ROOTS.joinpath(text).read_bytes()
+
+    with pytest.raises(FormatError, match="differs from the one that was pinned"):
+        read_pinned("amd_milan_ark.pem", contents)
 
 
 @pytest.mark.parametrize(

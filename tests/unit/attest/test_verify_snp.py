@@ -9,14 +9,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from krunpy.attest.evidence import UnverifiedSnp, read_snp_evidence, read_snp_parts
 from krunpy.attest.refusal import Refusal, Stage
-from krunpy.attest.revocation import Revocation, RevocationMode
 from krunpy.attest.verify import SnpClaims, verify_snp
 from krunpy.formats import snp_simulated
 from krunpy.formats.snp_certs import CertKind, pack_cert_table, pack_evidence
 from krunpy.formats.snp_report import SigningKey
 from krunpy.formats.snp_tcb import Product, Tcb, pack_tcb
 from tests.fakes import amd
-from tests.fakes.amd import NOW, OID, FakeChip, mint_crl, name, rsa_key
+from tests.fakes.amd import NOW, OID, FakeChip, name, rsa_key
 
 P384_ORDER = int(
     "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973", 16
@@ -80,6 +79,10 @@ CHAIN = {
     "an intermediate without constraints": (FakeChip(ask={"is_ca": None}), "chain-ca"),
     "an intermediate that may not sign": (FakeChip(ask={"cert_sign": False}), "chain-ca"),
     "an intermediate without key usage": (FakeChip(ask={"cert_sign": None}), "chain-ca"),
+    "an intermediate with empty key usage": (
+        FakeChip(ask={"cert_sign": None, "extensions": (("2.5.29.15", b"\x03\x01\x00", True),)}),
+        "chain-ca",
+    ),
     "an intermediate signed by another key": (FakeChip(ask={"signer": rsa_key("evil")}), "chain-signature"),
     "an intermediate with another salt": (FakeChip(ask={"salt": 32}), "chain-signature"),
     "an intermediate with SHA-256": (FakeChip(ask={"hash": hashes.SHA256()}), "chain-signature"),
@@ -112,6 +115,13 @@ def test_a_chain_is_refused_for(case: str) -> None:
     chip, code = CHAIN[case]
 
     assert refused(chip.evidence()) == (Stage.CHAIN, code)
+
+
+def test_a_leaf_that_names_another_algorithm_than_it_is_signed_with_is_refused() -> None:
+    good = FakeChip().evidence()
+    evidence = replace(good, leaf=amd.rename_algorithm(good.leaf, rsa_key("ask")))
+
+    assert refused(evidence) == (Stage.CHAIN, "chain-signature")
 
 
 def test_an_intermediate_with_a_short_key_is_refused() -> None:
@@ -156,59 +166,6 @@ def test_a_certificate_outside_its_validity_is_refused(which: str, change: dict)
 
 def test_a_root_outside_its_validity_is_refused() -> None:
     assert refused(FakeChip().evidence(), now=amd.LATER + timedelta(1))[0] == Stage.VALIDITY
-
-
-REQUIRED = {
-    "no CRL": ((), "crl-missing"),
-    "garbage": ((b"\x30\x00",), "crl-format"),
-    "a CRL of another issuer": ((mint_crl(issuer="SEV-Milan"),), "crl-issuer"),
-    "a CRL signed by another key": ((mint_crl(signer="evil"),), "crl-signature"),
-    "a CRL signed by the ASK": ((mint_crl(signer="ask"),), "crl-signature"),
-    "a stale CRL": ((mint_crl(next_update=NOW - timedelta(1)),), "crl-stale"),
-    "a CRL from the future": ((mint_crl(this_update=NOW + timedelta(1)),), "crl-stale"),
-    "a CRL that names the ASK": ((mint_crl(0x10001),), "revoked"),
-    "a CRL that names the leaf": ((mint_crl(1),), "revoked"),
-    "one of two CRLs that names the ASK": ((mint_crl(), mint_crl(0x10001)), "revoked"),
-}
-
-
-@pytest.mark.parametrize("case", REQUIRED)
-def test_where_a_crl_is_required_evidence_is_refused_for(case: str) -> None:
-    crls, code = REQUIRED[case]
-    revocation = Revocation(mode=RevocationMode.REQUIRED, crls=crls)
-
-    assert refused(FakeChip().evidence(), revocation=revocation) == (Stage.REVOCATION, code)
-
-
-def test_a_fresh_crl_that_names_others_is_a_claim() -> None:
-    crls = (mint_crl(0x20001),)
-
-    for mode, checked in (
-        (RevocationMode.REQUIRED, True),
-        (RevocationMode.IF_FRESH, True),
-        (RevocationMode.OFF, False),
-    ):
-        claims = verify(FakeChip().evidence(), revocation=Revocation(mode=mode, crls=crls))
-
-        assert claims.is_revocation_checked is checked
-
-
-def test_a_stale_crl_is_not_a_check_where_none_is_required() -> None:
-    stale = Revocation(mode=RevocationMode.IF_FRESH, crls=(mint_crl(next_update=NOW - timedelta(1)),))
-
-    assert not verify(FakeChip().evidence(), revocation=stale).is_revocation_checked
-
-
-def test_a_fresh_crl_revokes_where_none_is_required() -> None:
-    crl = Revocation(mode=RevocationMode.IF_FRESH, crls=(mint_crl(0x10001),))
-
-    assert refused(FakeChip().evidence(), revocation=crl) == (Stage.REVOCATION, "revoked")
-
-
-def test_the_first_genoa_ask_is_refused_without_a_crl() -> None:
-    chip = FakeChip(product=Product.GENOA, ask={"serial": 0x20001})
-
-    assert refused(chip.evidence()) == (Stage.REVOCATION, "revoked")
 
 
 def milan(**changes: int) -> bytes:
@@ -269,6 +226,14 @@ def test_a_chip_marked_as_simulated_is_refused_under_a_real_root() -> None:
     assert refused(chip.evidence(chip_id=chip_id)) == (Stage.BINDING, "marks")
 
 
+def test_a_chip_identity_of_another_products_length_is_refused() -> None:
+    short = FakeChip(add={f"{OID}.4": bytes(range(1, 9))})
+    long = replace(TURIN, add={f"{OID}.4": TURIN.chip_id})
+
+    assert refused(short.evidence(chip_id=TURIN.chip_id)) == (Stage.BINDING, "chip-id")
+    assert refused(long.evidence()) == (Stage.BINDING, "chip-id")
+
+
 def test_a_masked_chip_is_accepted_where_that_is_allowed() -> None:
     evidence = FakeChip().evidence(chip_id=bytes(64))
 
@@ -280,6 +245,13 @@ def test_a_masked_chip_is_accepted_where_that_is_allowed() -> None:
 )
 def test_a_level_that_is_not_a_minimal_integer_is_refused(value: bytes) -> None:
     chip = FakeChip(add={f"{OID}.3.8": value})
+
+    assert refused(chip.evidence()) == (Stage.PARSE, "certificate-format")
+
+
+@pytest.mark.parametrize("value", [b"\x0c\x01a", b"\x16\x01a\0", b""])
+def test_a_cloud_that_is_not_an_ia5_string_is_refused(value: bytes) -> None:
+    chip = FakeChip(kind=SigningKey.VLEK, add={f"{OID}.5": value})
 
     assert refused(chip.evidence()) == (Stage.PARSE, "certificate-format")
 

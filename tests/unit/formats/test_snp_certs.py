@@ -85,6 +85,12 @@ def test_any_bytes_are_evidence_or_a_format_error(payload: bytes) -> None:
     assert pack_evidence(report, certificates) == payload
 
 
+@pytest.mark.parametrize("payload", [bytes(9), b"\1\0\0\0", b"\0\0\0\0\1\0\0\0", b"\xff" * 8])
+def test_lengths_that_do_not_fill_the_evidence_are_refused(payload: bytes) -> None:
+    with pytest.raises(FormatError, match="evidence"):
+        parse_evidence(payload)
+
+
 @pytest.mark.parametrize(
     "der",
     [

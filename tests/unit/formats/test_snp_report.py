@@ -67,8 +67,8 @@ OFFSETS = {
 OCTET_OFFSETS = {
     "family_id": 0x10, "image_id": 0x20, "current_tcb": 0x38, "report_data": 0x50, "measurement": 0x90,
     "host_data": 0xC0, "id_key_digest": 0xE0, "author_key_digest": 0x110, "report_id": 0x140,
-    "report_id_ma": 0x160, "reported_tcb": 0x180, "chip_id": 0x1A0, "committed_tcb": 0x1E0, "launch_tcb": 0x1F0,
-    "signature_r": 0x2A0, "signature_s": 0x2E8,
+    "report_id_ma": 0x160, "reported_tcb": 0x180, "chip_id": 0x1A0, "committed_tcb": 0x1E0,
+    "launch_tcb": 0x1F0, "signature_r": 0x2A0, "signature_s": 0x2E8,
 }  # fmt: skip
 
 

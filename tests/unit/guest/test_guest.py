@@ -67,12 +67,14 @@ def make_kernel_tree(root, release="6.1.0-1-cloud", missing=()):
 def test_modules_come_after_what_they_need_and_builtin_ones_are_left_out(tmp_path):
     kernel = require_kernel([str(make_kernel_tree(tmp_path))])
 
-    names = [module.name for module in load_modules(kernel)]
+    modules = load_modules(kernel)
+    names = [module.name for module in (*modules.early, *modules.late)]
 
     assert "erofs" not in names
     assert set(REQUIRED) - {"erofs"} <= set(names)
     assert names.index("dm_mod") < names.index("dm_bufio") < names.index("dm_verity")
     assert len(names) == len(set(names))
+    assert modules.early[-1].name == "virtio_console"
 
 
 def test_a_missing_module_is_named(tmp_path):
@@ -110,13 +112,13 @@ def test_no_kernel_says_how_to_get_one(tmp_path):
 def test_the_same_inputs_give_the_same_initrd():
     modules = [Module(name="a", contents=b"1"), Module(name="b", contents=b"2")]
 
-    base = build_base(b"agent", modules)
+    base = build_base(b"agent", modules[:1], modules[1:])
 
-    assert base == build_base(b"agent", list(modules))
+    assert base == build_base(b"agent", list(modules[:1]), list(modules[1:]))
     members = {member.path: member for member in parse_cpio(base + build_manifest_member(b"{}"))}
     assert members["init"].contents == b"agent"
     assert members["init"].mode & 0o111
-    assert members["modules/order"].contents == b"a.ko\nb.ko\n"
+    assert members["modules/order"].contents == b"a.ko\n\nb.ko\n"
     assert members["manifest.json"].contents == b"{}"
 
 

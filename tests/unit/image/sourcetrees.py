@@ -1,4 +1,4 @@
-"""What tests compare sources by: every name with its metadata, its hard links and the digest of its contents."""
+"""What tests compare sources by: every name with its metadata, hard links and digest of its contents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_contents(source: Source) -> dict[int, bytes]:
 
 
 def describe(source: Source) -> dict[bytes, tuple[object, ...]]:
-    """Return path -> everything that a guest could see of it. Hard links share the first name in sorted order."""
+    """Return path -> everything that a guest could see of it; hard links share the first name."""
     contents = read_contents(source)
     digests = {key: hashlib.sha256(value).hexdigest() for key, value in contents.items()}
     return describe_tree(source.tree, digests)
@@ -38,7 +38,11 @@ def describe_tree(root: Node, digests: Mapping[int, str]) -> dict[bytes, tuple[o
     found: dict[bytes, tuple[object, ...]] = {b"": _row(root, b"", "")}
     for path, node in walk_tree(root):
         name = first.setdefault(id(node), path)
-        empty = hashlib.sha256(bytes(node.size)).hexdigest() if node.kind is NodeKind.FILE and node.size < 1 << 24 else ""
+        empty = (
+            hashlib.sha256(bytes(node.size)).hexdigest()
+            if node.kind is NodeKind.FILE and node.size < 1 << 24
+            else ""
+        )
         found[path] = _row(node, name, digests.get(id(node), empty))
     return found
 
@@ -46,8 +50,18 @@ def describe_tree(root: Node, digests: Mapping[int, str]) -> dict[bytes, tuple[o
 def _row(node: Node, name: bytes, digest: str) -> tuple[object, ...]:
     xattrs = tuple(sorted(node.xattrs.items()))
     return (
-        node.kind.name, oct(node.mode), node.uid, node.gid, node.mtime, node.size, node.target, node.rdev, xattrs, name, digest,
-    )  # fmt: skip
+        node.kind.name,
+        oct(node.mode),
+        node.uid,
+        node.gid,
+        node.mtime,
+        node.size,
+        node.target,
+        node.rdev,
+        xattrs,
+        name,
+        digest,
+    )
 
 
 def tree_digest(source: Source) -> str:

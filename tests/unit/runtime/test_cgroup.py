@@ -1,0 +1,89 @@
+import pytest
+
+from krunpy.core.errors import BundleError
+from krunpy.runtime.cgroup import UNIFIED, Hierarchy, make_cgroups, map_path, parse_hierarchies, remove_cgroups
+from krunpy.runtime.limits import cgroup_limits
+
+MOUNTS = """\
+tmpfs /sys/fs/cgroup tmpfs rw 0 0
+cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0
+cgroup /sys/fs/cgroup/with\\040blank cgroup rw,name=systemd 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
+short line
+"""
+
+
+def test_both_versions_are_found_in_the_mounts():
+    found = parse_hierarchies(MOUNTS)
+
+    assert [each.directory for each in found] == [
+        "/sys/fs/cgroup/cpu",
+        "/sys/fs/cgroup/with blank",
+        "/sys/fs/cgroup/unified",
+    ]
+    assert "cpu" in found[0].controllers
+    assert found[2].controllers == {UNIFIED}
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("/libpod_parent/libpod-1", "/libpod_parent/libpod-1"),
+        ("relative/c", "/relative/c"),
+        ("", "/krunpy/c1"),
+        ("machine.slice:libpod:1", "/machine.slice/libpod-1.scope"),
+        ("a-b.slice:p:1", "/a.slice/a-b.slice/p-1.scope"),
+        (":p:1", "/system.slice/p-1.scope"),
+        ("-.slice:p:1", "/p-1.scope"),
+    ],
+)
+def test_a_cgroup_path_is_mapped_to_a_directory(given, path):
+    assert map_path(given, "c1") == path
+
+
+@pytest.mark.parametrize("given", ["/../x", "/a/../../b", "..", "/", "//"])
+def test_a_cgroup_path_that_leads_out_is_refused(given):
+    with pytest.raises(BundleError, match="out of the hierarchy"):
+        map_path(given, "c1")
+
+
+def test_what_was_made_is_removed_and_a_shared_parent_stays(tmp_path):
+    hierarchy = Hierarchy(str(tmp_path), ["pids"])
+    first = make_cgroups([hierarchy], "/krunpy/c1")
+    second = make_cgroups([hierarchy], "/krunpy/c2")
+
+    remove_cgroups(first)
+
+    assert first == [f"{tmp_path}/krunpy", f"{tmp_path}/krunpy/c1"]
+    assert second == [f"{tmp_path}/krunpy/c2"]
+    assert [each.name for each in (tmp_path / "krunpy").iterdir()] == ["c2"]
+
+
+def test_removing_twice_is_harmless(tmp_path):
+    made = make_cgroups([Hierarchy(str(tmp_path), ["pids"])], "/krunpy/c1")
+
+    remove_cgroups(made)
+    remove_cgroups(made)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("resources", "limits"),
+    [
+        ({}, {}),
+        ({"pids": {"limit": 2048}}, {"pids.max": "2048"}),
+        ({"pids": {"limit": -1}}, {"pids.max": "max"}),
+        ({"cpu": {"shares": 2}}, {"cpu.shares": "2", "cpu.weight": "1"}),
+        ({"cpu": {"shares": 262144}}, {"cpu.shares": "262144", "cpu.weight": "10000"}),
+        ({"cpu": {"quota": 50000}}, {"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"}),
+        (
+            {"cpu": {"quota": -1, "period": 1000}},
+            {"cpu.cfs_period_us": "1000", "cpu.cfs_quota_us": "-1", "cpu.max": "max 1000"},
+        ),
+        ({"cpu": {"cpus": "0-1", "mems": ""}}, {"cpuset.cpus": "0-1"}),
+        ({"memory": {"limit": 1 << 30}}, {}),
+    ],
+)
+def test_limits_are_given_for_both_versions(resources, limits):
+    assert cgroup_limits(resources) == limits

@@ -60,7 +60,7 @@ FAST_VERBS = (
 )
 # Each with a class of one letter, so that this file does not hold what it looks for.
 FORBIDDEN_TEXT = (
-    r"/(?:home|Users)/[a-z]\w+/",
+    r"/(?:home|Users)/(?!me/|user/)[a-z]\w+/",
     r"/root/\.\w",
     r"/[w]ork/(?:main|shared)",
     r"/tm[p]/w/",

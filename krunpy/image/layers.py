@@ -7,6 +7,7 @@ with the overlay driver, so that the tree is the one podman mounts:
 - a directory that a layer needs but does not name is root:root 0755, even if a lower layer says otherwise;
 - on the way to an entry, a symlink of the same layer is followed, inside the image, at most 40 times; a
   symlink or file of a lower layer is replaced by a directory;
+- the last hard link to an inode says its owner, mode and time, within one layer;
 - a hard link may lead to a file of a lower layer (containers-storage refuses that).
 """
 
@@ -36,6 +37,7 @@ MINOR_MAX = (1 << 20) - 1
 STEPS_MAX = 10_000_000  # components walked because of symlinks, in one image
 KINDS = {
     tarstream.FILE: NodeKind.FILE,
+    tarstream.LINK: NodeKind.FILE,
     tarstream.SYMLINK: NodeKind.SYMLINK,
     tarstream.CHAR: NodeKind.CHAR,
     tarstream.BLOCK: NodeKind.BLOCK,
@@ -181,6 +183,8 @@ class LayerStack:
             raise refuse(WHAT, entry.name, f"is a hard link to {link!r}, which is not there")
         if node.kind is NodeKind.DIRECTORY:
             raise refuse(WHAT, entry.name, f"is a hard link to {link!r}, which is a directory")
+        if node.content.layer == self._here.layer:
+            _take_attributes(node, self._make_node(entry))
         return node
 
     def _follow(self, stack: list[Node], link: Node, hops: list[int], path: bytes) -> list[Node]:
@@ -240,6 +244,16 @@ def _hidden(names: list[bytes], entry: Entry) -> list[list[bytes]]:
     if hidden in (b"", b".", b".."):
         raise refuse(WHAT, entry.name, "is a whiteout of no name")
     return [[*names[:-1], hidden]]
+
+
+def _take_attributes(node: Node, link: Node) -> None:
+    """Give an inode what a further hard link says of it; xattrs are added, as the engines do."""
+    node.uid, node.gid = link.uid, link.gid
+    if node.kind is not NodeKind.SYMLINK:
+        node.mode = link.mode
+    if node.kind in (NodeKind.FILE, NodeKind.SYMLINK):
+        node.mtime = link.mtime
+    node.xattrs = {**node.xattrs, **link.xattrs}
 
 
 def _require_target(entry: Entry) -> bytes:

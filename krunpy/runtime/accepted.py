@@ -145,12 +145,10 @@ def require_accepted(settings: Sequence[Setting], container_id: str) -> None:
     """Refuse a container of which any setting is refused, naming each. Raises BundleError."""
     refused = [setting for setting in settings if setting.where == REFUSED]
     if refused:
-        raise BundleError(
-            f"cannot create container {container_id}",
-            why="; ".join(
-                f"{setting.name} {setting.value} is refused: {setting.reason}" for setting in refused
-            ),
-        )
+        shown = [f"{item.name} {item.value} is refused: {item.reason}" for item in refused[:_MAX_SHOWN]]
+        if len(refused) > _MAX_SHOWN:  # conmon cuts a message at 8 KiB
+            shown.append(f"and {len(refused) - _MAX_SHOWN} more")
+        raise BundleError(f"cannot create container {container_id}", why="; ".join(shown))
 
 
 def port_settings(ports: Sequence[str]) -> list[Setting]:

@@ -13,11 +13,11 @@ import os
 import time
 
 from krunpy.core.errors import BundleError, HostError
-from krunpy.runtime.process import SIGKILL
+from krunpy.runtime.process import SIGKILL, find_start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 UNIFIED = "unified"
 _MOUNTS = "/proc/self/mounts"
@@ -173,12 +173,11 @@ def kill_members(directories: Sequence[str]) -> None:
     for directory in directories:
         if not _is_leaf(directories, directory):
             continue
-        for pid in _read_quietly(f"{directory}/cgroup.procs").split():
-            if pid.isdigit() and pid != "0":
-                try:
-                    os.kill(int(pid), SIGKILL)
-                except ProcessLookupError:
-                    continue
+        for pid in _members(directory):
+            try:
+                os.kill(pid, SIGKILL)
+            except ProcessLookupError:
+                continue
 
 
 def remove_cgroups(directories: Sequence[str]) -> None:
@@ -190,7 +189,28 @@ def remove_cgroups(directories: Sequence[str]) -> None:
     for directory in reversed(directories):
         is_leaf = _is_leaf(directories, directory)
         while not _remove_one(directory) and is_leaf and time.monotonic() < deadline:
+            if any(find_start_time(pid) is not None for pid in _members(directory)):
+                break  # another container lives in it
             time.sleep(0.005)
+
+
+def list_ours(
+    hierarchies: Sequence[Hierarchy], path: str, made: Sequence[str], others: Collection[str]
+) -> list[str]:
+    """Return which directories of a cgroup path are ours to remove, parents first.
+
+    made:   those that were new now.
+    others: those that other containers of ours made: whoever goes last removes what was shared.
+    """
+    parts = path[1:].split("/")
+    prefixes = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
+    every = [f"{hierarchy.directory}{prefix}" for hierarchy in hierarchies for prefix in prefixes]
+    return [directory for directory in every if directory in made or directory in others]
+
+
+def _members(directory: str) -> list[int]:
+    words = _read_quietly(f"{directory}/cgroup.procs").split()
+    return [int(word) for word in words if word.isdigit() and word != "0"]
 
 
 def _is_leaf(directories: Sequence[str], directory: str) -> bool:

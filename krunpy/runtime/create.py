@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, StateError
-from krunpy.oci.state import CREATED, Record, encode_record, encode_state, require_id
+from krunpy.oci.state import CREATED, MAX_RECORD, Record, encode_record, encode_state, require_id
 from krunpy.runtime import cgroup
 from krunpy.runtime import container as files
 from krunpy.runtime.birth import fork_shim
-from krunpy.runtime.container import remove_directory, write_file
+from krunpy.runtime.container import load_containers, remove_directory, write_file
 from krunpy.runtime.intake import take_in
 from krunpy.runtime.process import find_start_time, kill_and_wait
 
@@ -67,9 +67,11 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
     os.mkfifo(f"{directory}/{files.FIFO}", 0o600)
     hierarchies = [] if request.cgroup_manager == DISABLED else cgroup.load_hierarchies()
     path = cgroup.map_path(intake.bundle.linux.cgroups_path, request.container_id)
+    others = _list_shared_cgroups(request.root)
     made = cgroup.make_cgroups(hierarchies, path)
     try:
-        write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in made).encode())
+        ours = cgroup.list_ours(hierarchies, path, made, others)
+        write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in ours).encode())
         cgroup.apply_limits(hierarchies, path, intake.cgroup_limits)
         newborn = fork_shim(
             directory,
@@ -88,6 +90,14 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
     except BaseException:
         cgroup.remove_cgroups(made)
         raise
+
+
+def _list_shared_cgroups(root: str) -> set[str]:
+    """Return the cgroups that our other containers made. Asked before any is made: see `list_ours`."""
+    found: set[str] = set()
+    for container in load_containers(root):
+        found |= set(container.load_bytes(files.CGROUPS, MAX_RECORD).decode(errors="replace").splitlines())
+    return found
 
 
 def _deliver(request: Request, intake: Intake, newborn: Newborn, start_time: int, annotations: bytes) -> int:

@@ -56,6 +56,7 @@ class Shim:
         self._link = GuestLink()
         self._machine: Child | None = None
         self._machine_wish: control.Message | None = None
+        self._early_failure: tuple[KrunpyError, int] | None = None
         self._is_started = False  # the start byte came
         self._is_running = False  # the launcher is done: the channel is ours
         self._has_workload = False  # STARTED came
@@ -168,6 +169,10 @@ class Shim:
         self._fifo = None
         self._is_started = True
         self._journal.note_time("start")
+        if self._early_failure is not None:
+            error, status = self._early_failure
+            self._fail(error, status=status)
+            return
         self._tell_launcher({"kind": "start", "stdin_is_empty": _is_null(0)})
         if self._machine_wish is not None:
             self._start_machine(self._machine_wish)
@@ -328,7 +333,13 @@ class Shim:
     # -- the end -----------------------------------------------------------------------------------------
 
     def _fail(self, error: KrunpyError, *, status: int = STATUS_FAILED) -> None:
-        """End with an error: one on standard error, the same in the container's directory."""
+        """End with an error: one on standard error, the same in the container's directory.
+
+        An error before `start` waits for it: an engine that created a container is there to hear it then.
+        """
+        if not self._is_started:
+            self._early_failure = self._early_failure or (error, status)
+            return
         self._status = status if 1 <= status <= 255 else STATUS_FAILED  # noqa: PLR2004
         hint = f"\n  next: {error.next}" if error.next else ""
         self._outlets[2].write(

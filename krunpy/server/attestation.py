@@ -150,7 +150,10 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         policy=course.workload.policy,
         now_s=broker.now_s(),
     )
-    appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5, 6, 7, 8
+    try:
+        appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5, 6, 7, 8
+    except FormatError as error:  # the stored policy is of another version of krunpy
+        return replace(course, refusal=Refusal.POLICY_REFUSED, detail=f"{error.what}: {error.why}")
     return replace(course, appraisal=appraisal, refusal=appraisal.refusal)
 
 
@@ -206,8 +209,9 @@ def _make_record(broker: Broker, request: AttestRequest, course: _Course) -> dic
 def _complete_verdict(course: _Course, tee: str, *, simulated: bool) -> dict[str, object]:
     """Return the appraiser's verdict; where the server itself refused, one that says so in the same form."""
     verdict = course.appraisal.verdict if course.appraisal else {}
+    is_appraisers = course.appraisal is not None and course.appraisal.refusal is not None
     check = make_refused_check(course.refusal, course.detail) if course.refusal else None
-    if check is None:
+    if check is None or (is_appraisers and verdict):
         return verdict
     found = verdict.get("checks")
     checks = [*found, check] if isinstance(found, list) else [check]

@@ -81,6 +81,10 @@ _WANTED = {
         "a TEE that manifest and server allow",
         "use hardware, or a server in mode development",
     ),
+    Refusal.POLICY_REFUSED: (
+        "a policy that this krunpy can read",
+        "register the workload again",
+    ),
     Refusal.DISK_KEY_DAMAGED: (
         "the disk key as it was stored",
         "revoke the workload and register it with its disk key",

@@ -14,6 +14,7 @@ from typing import Any
 from krunpy.core.octets import Nonce
 from krunpy.server.app import make_app
 from krunpy.server.broker import Broker, Mode, open_broker
+from krunpy.server.refusals import MESSAGES, Refusal
 from krunpy.server.verifier import make_appraiser
 from krunpy.tee.authority import Authority, open_authority
 from tests.fakes.guest import FakeGuest, launch, make_manifest
@@ -188,3 +189,23 @@ def call_app(
     start, *rest = sent
     raw = b"".join(message.get("body", b"") for message in rest)
     return Reply(start["status"], {k.decode(): v.decode() for k, v in start["headers"]}, raw)
+
+
+def make_evidence(server: FakeServer, guest: FakeGuest, nonce: Nonce, **keywords) -> bytes:
+    """Return evidence of a launch of the guest's manifest. keywords: as `launch`."""
+    tee, _ = launch(server.authority, guest.manifest, **keywords)
+    return tee.report(guest.make_report_data(nonce))
+
+
+def open_reply(guest: FakeGuest, nonce: Nonce, reply: Reply) -> list[tuple[int, bytes]]:
+    """Return what a reply to an attestation releases to the guest."""
+    signature, sealed = (base64.b64decode(reply.json[name]) for name in ("signature", "sealed"))
+    return guest.open_release(nonce, signature, sealed)
+
+
+def require_refused(reply: Reply, refusal: Refusal) -> None:
+    """Assert that a reply to an attestation is this refusal, short, and releases nothing."""
+    assert reply.status == 403, reply.raw
+    assert (reply.json["error"], reply.json["message"]) == (refusal.value, MESSAGES[refusal])
+    assert len(reply.raw) < 200
+    assert "sealed" not in reply.json

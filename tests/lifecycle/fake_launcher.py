@@ -36,7 +36,7 @@ def main() -> int:
     control.send_message(shim, {"kind": "note", "text": "not\x1bsafe"}) if fault == "note" else None
     message = control.receive_message(shim)
     if message is None or message.kind != "start":
-        Path(directory, "..", "stopped").touch()
+        (Path(directory).parent.parent / "stopped").touch()
         return 1
     if fault == "launcher_hangs":
         time.sleep(1000)

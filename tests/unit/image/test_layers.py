@@ -89,6 +89,17 @@ def test_a_hard_link_is_the_same_node_also_across_layers() -> None:
     assert node(root, b"a") is node(root, b"b") is node(root, b"d/c")
 
 
+def test_the_last_hard_link_of_a_layer_says_owner_mode_and_time() -> None:
+    """As podman has it; sane archives repeat the same values."""
+    tool = entry(b"a", b"1", mode=0o4755, mtime=5)
+    link = entry(b"b", kind=b"1", link=b"a", mode=0o640, mtime=7, uid=9)
+
+    within, across = stack(layer(tool, link)), stack(layer(tool), layer(link))
+
+    assert (node(within, b"a").mode, node(within, b"a").mtime, node(within, b"a").uid) == (0o640, 7, 9)
+    assert (node(across, b"a").mode, node(across, b"a").mtime, node(across, b"a").uid) == (0o4755, 5, 0)
+
+
 def test_a_hard_link_outlives_the_name_it_was_made_from() -> None:
     root = stack(layer(entry(b"a", b"1"), hardlink(b"b", b"a")), layer(entry(b".wh.a")))
 

@@ -182,7 +182,7 @@ def test_an_image_of_podman_is_mounted_when_it_is_read_and_given_back(podman: Pa
 
 
 def test_an_image_that_podman_does_not_have_is_said_so(podman: Path) -> None:
-    with pytest.raises(BundleError, match="podman does not have it: .*image not known") as caught:
+    with pytest.raises(BundleError, match=r"podman does not have it: .*image not known") as caught:
         open_source("containers-storage:gone")
 
     assert caught.value.next == "see `podman images`"

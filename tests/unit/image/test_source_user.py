@@ -61,7 +61,7 @@ def test_users_are_resolved_as_container_engines_do(source: Source, user: str, e
     "user", ["nobody", "www:none", "-1", "4294967295", "5:4294967295", "bad", " ", "www:tape:x"]
 )
 def test_unknown_users_and_groups_are_refused_by_name(source: Source, user: str) -> None:
-    with pytest.raises(BundleError, match="cannot resolve user .*is not in the image's /etc/"):
+    with pytest.raises(BundleError, match=r"cannot resolve user .*is not in the image's /etc/"):
         resolve_user(source, user)
 
 

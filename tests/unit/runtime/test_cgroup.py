@@ -1,7 +1,14 @@
 import pytest
 
 from krunpy.core.errors import BundleError
-from krunpy.runtime.cgroup import UNIFIED, Hierarchy, make_cgroups, map_path, parse_hierarchies, remove_cgroups
+from krunpy.runtime.cgroup import (
+    UNIFIED,
+    Hierarchy,
+    make_cgroups,
+    map_path,
+    parse_hierarchies,
+    remove_cgroups,
+)
 from krunpy.runtime.limits import cgroup_limits
 
 MOUNTS = """\

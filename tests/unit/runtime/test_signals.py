@@ -21,7 +21,9 @@ def test_real_time_signals_have_names(text, number):
     assert parse_signal(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "0", "32", "33", "65", "-9", "NOPE", "RTMIN+31", "9999", "\u0669", "SIG"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "32", "33", "65", "-9", "NOPE", "RTMIN+31", "9999", "\u0669", "SIG"]
+)
 def test_what_is_no_signal_is_refused(text):
     with pytest.raises(UsageError, match="no such signal"):
         parse_signal(text)

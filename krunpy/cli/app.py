@@ -6,7 +6,6 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import krunpy
@@ -76,13 +75,14 @@ def main(arguments: list[str]) -> None:
         status = app(args=arguments, prog_name="krunpy", standalone_mode=False)
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
-    except click.exceptions.Abort:
+    except typer.Abort:
         print("krunpy: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except click.exceptions.Exit as end:
+    except typer.Exit as end:
         sys.exit(end.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except typer.exceptions.TyperException as error:
+        show = getattr(error, "show", None)  # usage errors know their command's usage line
+        show() if callable(show) else print(f"krunpy: {error.format_message()}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KrunpyError as error:
         print_error(error)

@@ -41,13 +41,13 @@ def wants(words: Sequence[str]) -> bool:
     if list(words) in (["--version"], ["-v"]):
         return True
     try:
-        given, rest = split_globals(words)
+        _, rest = split_globals(words)
     except UsageError:
         return False
     if not rest:
         return False
     if rest[0] == "run":
-        return bool(given) or _is_oci_run(rest[1:])
+        return _is_oci_run(rest[1:])
     return rest[0] in VERBS or rest[0] in REFUSED
 
 

@@ -61,7 +61,7 @@ def _unpack(package: str, folder: str) -> str:
             )
         run(["dpkg-deb", "-x", archives[0], "."], timeout_s=600, cwd=workspace)
         os.unlink(os.path.join(workspace, archives[0]))
-        shutil.rmtree(os.path.join(workspace, "usr"), ignore_errors=True)
+        shutil.rmtree(os.path.join(workspace, "usr/share"), ignore_errors=True)  # usr/lib may hold modules
         os.rename(workspace, folder)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

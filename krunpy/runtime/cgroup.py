@@ -194,18 +194,16 @@ def remove_cgroups(directories: Sequence[str]) -> None:
             time.sleep(0.005)
 
 
-def list_ours(
-    hierarchies: Sequence[Hierarchy], path: str, made: Sequence[str], others: Collection[str]
-) -> list[str]:
-    """Return which directories of a cgroup path are ours to remove, parents first.
+def plan_removal(hierarchies: Sequence[Hierarchy], path: str, others: Collection[str]) -> list[str]:
+    """Return which directories of a cgroup path are ours to remove later, parents first: those not there yet.
 
-    made:   those that were new now.
-    others: those that other containers of ours made: whoever goes last removes what was shared.
+    others: those that other containers of ours made: whoever goes last removes what was shared. Ask, and write
+    the answer down, before `make_cgroups`: a `create` that is killed has then told what it was about to make.
     """
     parts = path[1:].split("/")
     prefixes = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
     every = [f"{hierarchy.directory}{prefix}" for hierarchy in hierarchies for prefix in prefixes]
-    return [directory for directory in every if directory in made or directory in others]
+    return [directory for directory in every if directory in others or not os.path.exists(directory)]
 
 
 def _members(directory: str) -> list[int]:

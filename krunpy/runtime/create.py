@@ -67,11 +67,10 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
     os.mkfifo(f"{directory}/{files.FIFO}", 0o600)
     hierarchies = [] if request.cgroup_manager == DISABLED else cgroup.load_hierarchies()
     path = cgroup.map_path(intake.bundle.linux.cgroups_path, request.container_id)
-    others = _list_shared_cgroups(request.root)
+    ours = cgroup.plan_removal(hierarchies, path, _list_shared_cgroups(request.root))
+    write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in ours).encode())
     made = cgroup.make_cgroups(hierarchies, path)
     try:
-        ours = cgroup.list_ours(hierarchies, path, made, others)
-        write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in ours).encode())
         cgroup.apply_limits(hierarchies, path, intake.cgroup_limits)
         newborn = fork_shim(
             directory,
@@ -93,7 +92,7 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
 
 
 def _list_shared_cgroups(root: str) -> set[str]:
-    """Return the cgroups that our other containers made. Asked before any is made: see `list_ours`."""
+    """Return the cgroups that our other containers made."""
     found: set[str] = set()
     for container in load_containers(root):
         found |= set(container.load_bytes(files.CGROUPS, MAX_RECORD).decode(errors="replace").splitlines())

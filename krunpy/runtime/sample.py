@@ -25,6 +25,8 @@ APPLETS = (
     "wc",
 )
 PLACES = ("/bin/busybox", "/usr/bin/busybox")
+_INTERPRETER = b"/ld-linux"  # in the first page of a program that is not static
+_HEAD = 4096  # bytes
 _MTIME = 1_700_000_000  # the same for everybody, so that everybody's image is the same
 
 
@@ -66,13 +68,20 @@ def make_sample(directory: str) -> str:
         os.makedirs(os.path.join(directory, name), exist_ok=True)
     target = os.path.join(directory, "bin/busybox")
     shutil.copyfile(busybox, target)
+    with open(target, "rb") as program:
+        if _INTERPRETER in program.read(_HEAD):
+            raise HostError(
+                "cannot make the sample workload",
+                why=f"{busybox} needs shared libraries",
+                next="apt-get install busybox-static",
+            )
     os.chmod(target, 0o755)  # noqa: S103 - a program
     for applet in APPLETS:
         os.symlink("busybox", os.path.join(directory, "bin", applet))
     with open(os.path.join(directory, "etc/passwd"), "w", encoding="ascii") as stream:
         stream.write("root:x:0:0:root:/:/bin/sh\n")
-    for name in ("bin/busybox", "etc/passwd"):
-        os.utime(os.path.join(directory, name), (_MTIME, _MTIME))
     for applet in APPLETS:
         os.utime(os.path.join(directory, "bin", applet), (_MTIME, _MTIME), follow_symlinks=False)
+    for name in ("bin/busybox", "etc/passwd", "bin", "etc", "tmp", "."):
+        os.utime(os.path.join(directory, name), (_MTIME, _MTIME))
     return directory

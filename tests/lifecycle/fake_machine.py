@@ -119,7 +119,7 @@ def play(fault, channel):
 def main():
     channel = socket.socket(fileno=int(sys.argv[1]))
     directory, fault = sys.argv[2], sys.argv[3]
-    if fault in {"early_death"}:
+    if fault == "early_death":
         os._exit(4)
     play(fault, channel)
     config = json.loads(Path(directory, "config.json").read_text())
@@ -139,7 +139,12 @@ def main():
     environment = dict(item.split("=", 1) for item in process["env"])
     try:
         child = subprocess.Popen(
-            process["args"], stdin=pipe, stdout=pipe, stderr=pipe, env=environment, preexec_fn=enter
+            process["args"],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment,
+            preexec_fn=enter,  # noqa: PLW1509
         )
     except OSError as error:
         status = 127 if isinstance(error, FileNotFoundError) else 126

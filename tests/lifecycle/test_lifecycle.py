@@ -109,7 +109,7 @@ def test_create_is_silent_and_the_shim_is_pid_1_of_its_own_namespace(host):
     assert f"krunpy-test-{host.directory.name}" in Path(f"/proc/{pid}/cgroup").read_text()
 
 
-def test_the_shim_inherits_nothing_but_its_streams(host, tmp_path):
+def test_the_shim_inherits_nothing_but_its_streams(host):
     host.configure("sleep", "60")
     reader, writer = os.pipe()
 
@@ -150,7 +150,7 @@ def test_signals_of_the_attached_run_reach_the_workload(host):
 def test_term_before_start_ends_the_container_and_tells_the_launcher(host):
     host.configure("sleep", "60")
     host.create()
-    host.wait_for(lambda: (host.root / "c1/launcher.log").exists())
+    host.wait_for((host.root / "c1/launcher.log").exists)
 
     host.call("kill", "c1", "15")
 
@@ -202,6 +202,19 @@ def test_what_goes_wrong_is_one_error_and_a_status(host, fault, status, words):
     assert failure["status"] == status
     assert words in f"{failure['what']}: {failure['why']}"
     host.require_clean()
+
+
+def test_a_failure_before_start_is_told_after_start(host):
+    host.configure("true", fault="launcher_fails")
+    host.create()
+    host.wait_for((host.root / "c1/launcher.log").exists)
+    time.sleep(0.3)
+
+    assert host.status() == "created"
+    host.call("start", "c1")
+
+    host.wait_for_status("stopped")
+    assert json.loads((host.root / "c1/failure.json").read_text())["status"] == 99
 
 
 def test_nothing_behind_the_exit_frame_is_printed(host):

@@ -1,6 +1,7 @@
 #include "disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <sys/mount.h>

@@ -1,0 +1,143 @@
+import json
+import os
+
+import pytest
+
+from krunpy.core.errors import BundleError, UsageError
+from krunpy.core.octets import Digest32, PublicKey32
+from krunpy.formats.frames import Tag, parse_items
+from krunpy.formats.manifest import Disk, ServerIdentity, parse_manifest
+from krunpy.oci.annotations import INTEGRITY_ONLY, SOURCE, parse_annotations
+from krunpy.oci.bundle import parse_bundle
+from krunpy.runtime.plan import PATH_ENV, Plan, make_config, merge_env, write_bundle
+from krunpy.runtime.request import HostSettings, make_manifest
+
+DISK = Disk(
+    data_blocks=1000,
+    hash_start_block=1001,
+    root_hash=Digest32(bytes(32)),
+    salt=Digest32(bytes(32)),
+    cipher="none",
+    key_size=0,
+    payload_offset=0,
+    payload_size=4096 * 900,
+)
+SERVER = ServerIdentity(url="embedded:", key=PublicKey32(bytes(32)))
+
+
+@pytest.fixture
+def rootfs(tmp_path):
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "bin").mkdir()
+    (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nweb:x:33:34::/:/bin/sh\n")
+    (root / "etc/group").write_text("web:x:34:\nextra:x:77:web\n")
+    return root
+
+
+def make(plan, tmp_path):
+    config = make_config(plan)
+    bundle_dir = tmp_path / "bundle"
+    bundle_dir.mkdir(exist_ok=True)
+    write_bundle(str(bundle_dir), config)
+    return parse_bundle(json.dumps(config).encode(), str(bundle_dir))
+
+
+def test_a_directory_and_a_command_become_a_bundle(rootfs, tmp_path):
+    plan = Plan(
+        source=str(rootfs), args=("id",), env=("A=1", "A=2"), user="web", cwd="/etc", integrity_only=True
+    )
+
+    bundle = make(plan, tmp_path)
+
+    assert bundle.process.args == ("id",)
+    assert bundle.process.env == (PATH_ENV, "A=2")
+    assert (bundle.process.user.uid, bundle.process.user.gid) == (33, 34)
+    assert bundle.process.user.additional_gids == (77,)
+    assert bundle.annotations[SOURCE] == str(rootfs)
+    assert bundle.annotations[INTEGRITY_ONLY] == "true"
+
+
+def test_nothing_to_run_says_how_to_say_it(rootfs):
+    with pytest.raises(UsageError) as caught:
+        make_config(Plan(source=str(rootfs)))
+    assert "-- COMMAND" in caught.value.next
+
+
+def test_an_unknown_user_is_refused(rootfs):
+    with pytest.raises(BundleError, match="nobody"):
+        make_config(Plan(source=str(rootfs), args=("id",), user="nobody"))
+
+
+@pytest.mark.parametrize("item", ["A", "=1", ""])
+def test_an_environment_without_name_and_value_is_refused(item):
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        merge_env((), (item,))
+
+
+def test_a_bundle_keeps_its_process_and_takes_what_the_user_adds(rootfs, tmp_path):
+    source = tmp_path / "given"
+    source.mkdir()
+    config = {
+        "ociVersion": "1.0.2",
+        "root": {"path": "../root"},
+        "process": {"args": ["sh"], "cwd": "/", "env": ["A=1"], "user": {"uid": 5, "gid": 6}},
+    }
+    (source / "config.json").write_text(json.dumps(config))
+
+    bundle = make(Plan(source=str(source), args=("ls", "-l"), env=("B=2",)), tmp_path)
+
+    assert bundle.root == os.path.realpath(rootfs)
+    assert bundle.process.args == ("ls", "-l")
+    assert bundle.process.env == ("A=1", "B=2")
+    assert bundle.process.user.uid == 5
+    assert SOURCE not in bundle.annotations
+
+
+def test_the_manifest_holds_what_is_measured_and_not_what_the_engine_makes_up(rootfs, tmp_path):
+    plan = Plan(
+        source=str(rootfs), args=("id",), env=("HOSTNAME=abc", "A=1"), tmpfs=("/run:size=1m,rprivate,nosuid",)
+    )
+    bundle = make(plan, tmp_path)
+
+    manifest = parse_manifest(make_manifest(bundle, DISK, server=SERVER, tees=("software",), workload=""))
+
+    assert "HOSTNAME=abc" not in manifest.process.env
+    assert "A=1" in manifest.process.env
+    assert manifest.mounts[0].options == "size=1m,nosuid"
+    assert manifest.overrides.hostname
+    assert not manifest.overrides.args
+    assert manifest.workload.startswith("w-")
+
+
+def test_the_derived_workload_id_changes_with_every_word_that_is_measured(rootfs, tmp_path):
+    def name(**more):
+        bundle = make(Plan(source=str(rootfs), args=("id",), **more), tmp_path)
+        data = make_manifest(bundle, DISK, server=SERVER, tees=("software",), workload="")
+        return parse_manifest(data).workload
+
+    names = {
+        name(),
+        name(env=("A=1",)),
+        name(cwd="/etc"),
+        name(user="5"),
+        name(read_only=True),
+        name(tmpfs=("/t",)),
+    }
+    assert len(names) == 6
+    assert name() == name(hostname="other")
+
+
+def test_the_host_says_hostname_and_whether_stdin_is_empty():
+    items = parse_items(HostSettings(hostname="h").encode(stdin_is_empty=True))
+
+    assert items == [(Tag.HOSTNAME, b"h"), (Tag.STDIN_IS_EMPTY, b"")]
+    assert HostSettings().encode(stdin_is_empty=False) == b""
+
+
+@pytest.mark.parametrize(
+    "annotations", [{"io.krunpy.tamper": "x"}, {"io.krunpy.integrity_only": "yes"}, {"io.krunpy.memory": "1"}]
+)
+def test_wrong_annotations_are_refused(annotations):
+    with pytest.raises(BundleError):
+        parse_annotations(annotations)

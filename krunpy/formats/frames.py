@@ -67,6 +67,9 @@ class Tag(IntEnum):
     ENV = 2
     ARG = 3
     STDIN_IS_EMPTY = 4
+    HOSTS = 5
+    RESOLV_CONF = 6
+    HOSTNAME_FILE = 7
 
 
 RELEASE_DISK_KEY = 1

@@ -101,6 +101,7 @@ class Overrides:
 
     args: bool = False
     env: tuple[str, ...] = ()
+    etc: bool = False  # /etc/hosts, /etc/resolv.conf and /etc/hostname
     hostname: bool = False
 
 
@@ -170,6 +171,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "overrides": {
             "args": manifest.overrides.args,
             "env": list(manifest.overrides.env),
+            "etc": manifest.overrides.etc,
             "hostname": manifest.overrides.hostname,
         },
         "process": {
@@ -321,6 +323,7 @@ def _parse_overrides(fields: Fields) -> Overrides:
     item = Overrides(
         args=fields.take_bool("args"),
         env=fields.take_strings("env", limit=256),
+        etc=fields.take_bool("etc"),
         hostname=fields.take_bool("hostname"),
     )
     fields.require_no_more()

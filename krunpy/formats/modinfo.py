@@ -1,6 +1,7 @@
 """What a Linux kernel module says of itself in its .modinfo section.
 
-Source: ELF-64 object file format (System V ABI); Linux include/linux/moduleparam.h, module.h.
+Source: ELF-64 object file format (System V ABI); Linux include/linux/moduleparam.h, module.h,
+module_signature.h.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from krunpy.core.errors import FormatError
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _MAX_SECTIONS = 4096
+# include/linux/module_signature.h: the signature, these 12 bytes, the magic
+_SIGNATURE_MAGIC = b"~Module signature appended~\n"
+_SIGNATURE_TRAILER = struct.Struct(">8xI")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,17 @@ def parse_modinfo(data: bytes) -> ModuleInfo:
         soft_before=tuple(module_name(word) for word in soft),
         vermagic=values.get("vermagic", [""])[0],
     )
+
+
+def cut_signature(data: bytes) -> bytes:
+    """Return a module without the signature behind its ELF file, if it has one; otherwise as it is."""
+    end = len(data) - len(_SIGNATURE_MAGIC) - _SIGNATURE_TRAILER.size
+    if end < 0 or not data.endswith(_SIGNATURE_MAGIC):
+        return data
+    (size,) = _SIGNATURE_TRAILER.unpack_from(data, end)
+    if size > end:
+        raise FormatError("cannot read the kernel module", why=f"its signature of {size} bytes is cut off")
+    return data[: end - size]
 
 
 def _before(text: str) -> list[str]:

@@ -89,15 +89,14 @@ static int mount_lower(const struct disk *disk, const struct disk_layout *layout
 	return fail_errno(failure, FAIL_MOUNT, "cannot mount the file system of the disk");
 }
 
-/* The root of an overlay has the owner and mode of its upper layer: make them those of the image. */
+/* The root of an overlay has the owner and mode of its upper layer: make them those of the image. Its time is now. */
 static int copy_attributes(const char *from, const char *to)
 {
 	struct stat status;
 
-	if (stat(from, &status) < 0 || chown(to, status.st_uid, status.st_gid) < 0 ||
-	    chmod(to, status.st_mode & 07777) < 0)
+	if (stat(from, &status) < 0 || chown(to, status.st_uid, status.st_gid) < 0)
 		return -1;
-	return utimensat(AT_FDCWD, to, (struct timespec[]){ status.st_atim, status.st_mtim }, 0);
+	return chmod(to, status.st_mode & 07777);
 }
 
 static int mount_overlay(struct failure *failure)

@@ -28,14 +28,15 @@ static void fuzz_run(struct span run, bool allowed)
 	manifest.process.args = (struct strings){ args, 3 };
 	manifest.process.env = (struct strings){ env, 2 };
 	manifest.overrides.env = (struct strings){ names, allowed ? 2 : 0 };
-	manifest.overrides.args = manifest.overrides.hostname = allowed;
+	manifest.overrides.args = manifest.overrides.etc = manifest.overrides.hostname = allowed;
 	if (settings_apply(&settings, &manifest, run, check_note, NULL, &failure) < 0) {
 		if (failure.reason != FAIL_SETTINGS)
 			abort();
 		return;
 	}
 	/* The host changes nothing that the manifest does not let it. */
-	if (!allowed && (settings.args != args || strcmp(settings.hostname, "krunpy") != 0 || settings.env[2] != NULL))
+	if (!allowed && (settings.args != args || strcmp(settings.hostname, "krunpy") != 0 || settings.env[2] != NULL ||
+			 settings.etc[0] != NULL || settings.etc[1] != NULL || settings.etc[2] != NULL))
 		abort();
 }
 

@@ -135,6 +135,8 @@ static void read_overrides(struct json *json, struct manifest *manifest)
 	manifest->overrides.args = json_bool(json);
 	json_key(json, "env");
 	manifest->overrides.env = read_strings(json, 256);
+	json_key(json, "etc");
+	manifest->overrides.etc = json_bool(json);
 	json_key(json, "hostname");
 	manifest->overrides.hostname = json_bool(json);
 	json_close(json, '}');

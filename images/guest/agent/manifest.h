@@ -56,7 +56,7 @@ struct manifest {
 	struct tmpfs_mount mounts[64];
 	size_t mount_count;
 	struct {
-		bool args, hostname;
+		bool args, etc, hostname;
 		struct strings env;
 	} overrides;
 	struct process_spec process;

@@ -87,7 +87,7 @@ static int take_stdio(const struct child_ends *ends)
 static int set_up(const struct child_ends *ends, const struct manifest *manifest, struct settings *settings,
 		  struct failure *failure)
 {
-	if (rootfs_enter(failure) < 0 || rootfs_fill(manifest, settings->hostname, failure) < 0 ||
+	if (rootfs_enter(failure) < 0 || rootfs_fill(manifest, settings, failure) < 0 ||
 	    rootfs_protect(manifest, failure) < 0)
 		return -1;
 	if (sethostname(settings->hostname, strlen(settings->hostname)) < 0)

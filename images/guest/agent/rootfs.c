@@ -127,12 +127,23 @@ static void write_missing(const char *path, const char *text)
 	(void)close(fd);
 }
 
-static void write_etc(const char *hostname)
+/* Put a file of the host in the place of what the image has there; a directory stays. */
+static void replace_file(const char *path, const char *text)
 {
+	if (unlink(path) == 0 || errno == ENOENT)
+		write_missing(path, text);
+}
+
+static void write_etc(const struct settings *settings)
+{
+	const char *hostname = settings->hostname;
 	char text[512];
 
 	if (make_directory("/etc") < 0)
 		return;
+	for (size_t i = 0; i < ETC_FILES; i++)
+		if (settings->etc[i] != NULL)
+			replace_file(etc_paths[i], settings->etc[i]);
 	(void)snprintf(text, sizeof(text), "%s\n", hostname);
 	write_missing("/etc/hostname", text);
 	(void)snprintf(text, sizeof(text),
@@ -140,7 +151,9 @@ static void write_etc(const char *hostname)
 	write_missing("/etc/hosts", text);
 	write_missing("/etc/resolv.conf", "");
 	if (symlink("/proc/mounts", "/etc/mtab") < 0)
-		return; /* the image has one */
+		errno = 0; /* the image has one */
+	(void)utimensat(AT_FDCWD, "/etc", NULL, 0); /* the image has no time for these two: they are new here */
+	(void)utimensat(AT_FDCWD, "/run", NULL, 0);
 }
 
 static int mount_wanted(const struct tmpfs_mount *wanted, struct failure *failure)
@@ -156,9 +169,9 @@ static int mount_wanted(const struct tmpfs_mount *wanted, struct failure *failur
 	return 0;
 }
 
-int rootfs_fill(const struct manifest *manifest, const char *hostname, struct failure *failure)
+int rootfs_fill(const struct manifest *manifest, const struct settings *settings, struct failure *failure)
 {
-	write_etc(hostname); /* before /proc is there: its links are the only ones that could surprise */
+	write_etc(settings); /* before /proc is there: its links are the only ones that could surprise */
 	if (mount_system(before_nodes, COUNT_OF(before_nodes), failure) < 0 || make_devices(failure) < 0 ||
 	    mount_system(after_nodes, COUNT_OF(after_nodes), failure) < 0)
 		return -1;

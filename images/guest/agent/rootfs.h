@@ -8,11 +8,12 @@
 #define KRUNPY_ROOTFS_H
 
 #include "manifest.h"
+#include "settings.h"
 
 int rootfs_enter(struct failure *failure);
 
-/* Mount the system's and the manifest's file systems; add /etc files that are missing; make the working directory. */
-int rootfs_fill(const struct manifest *manifest, const char *hostname, struct failure *failure);
+/* Mount the system's and the manifest's file systems; add /etc files that the host gives or that are missing; make the working directory. */
+int rootfs_fill(const struct manifest *manifest, const struct settings *settings, struct failure *failure);
 
 /* Hide the masked paths, and make what is to be read-only so. After this nothing more is written. */
 int rootfs_protect(const struct manifest *manifest, struct failure *failure);

@@ -14,6 +14,7 @@ struct request {
 	size_t arg_count;
 	const char *env[ENV_ITEMS_MAX];
 	size_t env_count;
+	const char *etc[ETC_FILES];
 	bool stdin_empty;
 };
 
@@ -22,6 +23,7 @@ static char strings[FRAME_PAYLOAD_MAX];
 static struct request request;
 static const char *env[LIST_MAX + ENV_ITEMS_MAX + 4];
 static size_t env_count;
+const char *const etc_paths[ETC_FILES] = { "/etc/hosts", "/etc/resolv.conf", "/etc/hostname" };
 
 static bool is_hostname(const char *text)
 {
@@ -48,6 +50,13 @@ static int read_item(const struct item *item, const char *text, struct failure *
 		return 0;
 	case RUN_ARG:
 		request.args[request.arg_count++] = text;
+		return 0;
+	case RUN_HOSTS:
+	case RUN_RESOLV_CONF:
+	case RUN_HOSTNAME_FILE:
+		if (request.etc[item->tag - RUN_HOSTS] != NULL)
+			return fail(failure, FAIL_SETTINGS, "host setting %u is given twice", item->tag);
+		request.etc[item->tag - RUN_HOSTS] = text;
 		return 0;
 	case RUN_STDIN_EMPTY:
 		if (item->bytes.length != 0)
@@ -169,6 +178,19 @@ static int apply_env(const struct settings *settings, const struct manifest *man
 	return 0;
 }
 
+static int apply_etc(struct settings *settings, const struct manifest *manifest, settings_note *note, void *context)
+{
+	for (size_t i = 0; i < ETC_FILES; i++) {
+		if (request.etc[i] == NULL)
+			continue;
+		if (manifest->overrides.etc)
+			settings->etc[i] = request.etc[i];
+		else if (refuse(note, context, etc_paths[i], strlen(etc_paths[i])) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int settings_apply(struct settings *settings, const struct manifest *manifest, struct span run,
 		   settings_note *note, void *context, struct failure *failure)
 {
@@ -182,7 +204,7 @@ int settings_apply(struct settings *settings, const struct manifest *manifest, s
 	for (size_t i = 0; i < manifest->process.env.count; i++)
 		env[env_count++] = manifest->process.env.items[i];
 	if (apply_hostname(settings, manifest, note, context) < 0 || apply_args(settings, manifest, note, context) < 0 ||
-	    apply_env(settings, manifest, note, context) < 0)
+	    apply_env(settings, manifest, note, context) < 0 || apply_etc(settings, manifest, note, context) < 0)
 		return -1;
 	settings->stdin_empty = request.stdin_empty;
 	settings->env = env;

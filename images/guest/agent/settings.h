@@ -4,13 +4,18 @@
 
 #include "manifest.h"
 
+#define ETC_FILES 3
+
 /* What the workload is started with: C strings that live in static memory, lists with a NULL at the end. */
 struct settings {
 	const char **args;
 	const char **env;
 	char hostname[65];
+	const char *etc[ETC_FILES]; /* contents from the host, NULL for none; their paths are in etc_paths */
 	bool stdin_empty;
 };
+
+extern const char *const etc_paths[ETC_FILES];
 
 /* Called with one line for every host setting that is refused. */
 typedef int settings_note(void *context, const char *text);

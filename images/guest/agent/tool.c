@@ -71,6 +71,7 @@ static void print_manifest(const struct manifest *manifest)
 	}
 	print_number("override_args", manifest->overrides.args);
 	print_strings("override_env", &manifest->overrides.env);
+	print_number("override_etc", manifest->overrides.etc);
 	print_number("override_hostname", manifest->overrides.hostname);
 	print_strings("arg", &process->args);
 	print_strings("env", &process->env);
@@ -240,6 +241,9 @@ static int command_run(void)
 	for (size_t i = 0; settings.env[i] != NULL; i++)
 		print_text("env", settings.env[i]);
 	print_text("hostname", settings.hostname);
+	for (size_t i = 0; i < ETC_FILES; i++)
+		if (settings.etc[i] != NULL)
+			print_text(etc_paths[i], settings.etc[i]);
 	print_number("stdin_empty", settings.stdin_empty);
 	return 0;
 }

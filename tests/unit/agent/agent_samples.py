@@ -46,5 +46,5 @@ FULL = Manifest(
     readonly_paths=("/proc/sys", "/a..b"),
     readonly_root=True,
     mounts=(TmpfsMount(path="/tmp", options="mode=1777,size=64m"),),
-    overrides=Overrides(args=True, env=("A", "B"), hostname=True),
+    overrides=Overrides(args=True, env=("A", "B"), etc=True, hostname=True),
 )

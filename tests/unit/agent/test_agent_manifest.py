@@ -53,6 +53,7 @@ def _dump(manifest: Manifest) -> list[tuple[str, str]]:
         ),
         *number("override_args", manifest.overrides.args),
         *text("override_env", *manifest.overrides.env),
+        *number("override_etc", manifest.overrides.etc),
         *number("override_hostname", manifest.overrides.hostname),
         *text("arg", *process.args),
         *text("env", *process.env),

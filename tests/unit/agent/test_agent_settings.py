@@ -22,7 +22,10 @@ HOSTNAME, ENV, ARG, STDIN_EMPTY = 1, 2, 3, 4
 SETTINGS = "12"
 PROCESS = Process(args=("serve", "--now"), env=("PATH=/bin", "A=own"))
 OPEN = replace(
-    FULL, process=PROCESS, hostname="", overrides=Overrides(args=True, env=("A", "NEW"), hostname=True)
+    FULL,
+    process=PROCESS,
+    hostname="",
+    overrides=Overrides(args=True, env=("A", "NEW"), etc=True, hostname=True),
 )
 CLOSED = replace(OPEN, overrides=Overrides())
 
@@ -39,6 +42,7 @@ def _stdin(manifest: Manifest, *items: bytes) -> bytes:
 def _run(tool: Tool, manifest: Manifest, *items: bytes) -> dict[str, list[str]]:
     answer: dict[str, list[str]] = {"note": [], "arg": [], "env": [], "hostname": [], "stdin_empty": []}
     for name, value in tool.accept("run", _stdin(manifest, *items)):
+        answer.setdefault(name, [])
         answer[name].append(value if name == "stdin_empty" else bytes.fromhex(value).decode())
     return answer
 
@@ -87,6 +91,21 @@ def test_a_closed_manifest_refuses_each_setting_by_name_and_without_its_value(to
     assert answer["hostname"] == ["krunpy"]
     assert [note.split(" ")[0] for note in answer["note"]] == ["hostname", "args", "A", "LD_PRELOAD"]
     assert not any("secret" in note for note in answer["note"])
+
+
+def test_files_of_etc_are_taken_only_if_the_manifest_lets_the_host_give_them(tool: Tool) -> None:
+    files = (_item(5, b"127.0.0.1 localhost\n"), _item(6, b""), _item(7, b"box"))
+
+    taken, refused = _run(tool, OPEN, *files), _run(tool, CLOSED, *files)
+
+    assert taken["/etc/hosts"] == ["127.0.0.1 localhost\n"]
+    assert (taken["/etc/resolv.conf"], taken["/etc/hostname"], taken["note"]) == ([""], ["box"], [])
+    assert not refused.keys() & {"/etc/hosts", "/etc/resolv.conf", "/etc/hostname"}
+    assert [note.split(" ")[0] for note in refused["note"]] == [
+        "/etc/hosts",
+        "/etc/resolv.conf",
+        "/etc/hostname",
+    ]
 
 
 def test_a_setting_that_changes_nothing_is_no_news(tool: Tool) -> None:

@@ -91,6 +91,8 @@ class Meter:
         self.bounds = bounds
         self._entries = 0
         self._total = 0
+        self._given = 0
+        self._taken = 0
 
     def count_entry(self) -> None:
         """Count one name or header. Raises BundleError when there are too many."""
@@ -106,12 +108,17 @@ class Meter:
                 "cannot read the image", why=f"its files are more than {self.bounds.total} bytes"
             )
 
-    def require_ratio(self, given: int, taken: int) -> None:
-        """Raise BundleError if `taken` compressed bytes gave so many that this is no honest layer."""
-        if given > self.bounds.ratio_from and given > taken * self.bounds.ratio:
+    def count_ratio(self, given: int, taken: int) -> None:
+        """Count `taken` more compressed bytes that gave `given`. Raises BundleError if no honest layers do that.
+
+        All layers count together: a thousand small bombs are one large one.
+        """
+        self._given += given
+        self._taken += taken
+        if self._given > self.bounds.ratio_from and self._given > self._taken * self.bounds.ratio:
             raise BundleError(
                 "cannot read the image",
-                why=f"a layer of {taken} bytes unpacks to more than {self.bounds.ratio} times as many",
+                why=f"{self._taken} bytes of layers unpack to more than {self.bounds.ratio} times as many",
             )
 
 

@@ -69,14 +69,20 @@ class ImageCache:
         directory = self._find_directory(image_id)
         if not _ID.fullmatch(image_id) or not os.path.isdir(directory):
             raise StateError(f"cannot open image {image_id[:64]}", why="it is not in the cache")
-        image = parse_image(load_bounded(f"{directory}/{DESCRIPTION_NAME}", DESCRIPTION_LIMIT), directory)
+        hint = f"krunpy image rm {image_id}; its source is then converted anew"
         try:
+            image = parse_image(load_bounded(f"{directory}/{DESCRIPTION_NAME}", DESCRIPTION_LIMIT), directory)
             size = os.stat(image.disk_path).st_size
+        except (FormatError, HostError) as error:
+            why = f"its {DESCRIPTION_NAME} is damaged: {error.what}: {error.why}"
+            raise FormatError(f"cannot open image {image_id}", why=why, next=hint) from error
         except OSError as error:
-            raise FormatError(f"cannot open image {image_id}", why="its disk is missing") from error
+            raise FormatError(
+                f"cannot open image {image_id}", why="its disk is missing", next=hint
+            ) from error
         if image.image_id != image_id or size != image.size:
             why = f"its disk has {size} bytes, wanted {image.size}"
-            raise FormatError(f"cannot open image {image_id}", why=why, next=f"krunpy image rm {image_id}")
+            raise FormatError(f"cannot open image {image_id}", why=why, next=hint)
         return image
 
     def resolve(self, prefix: str) -> str:
@@ -144,7 +150,8 @@ class ImageCache:
     def prune(self, *, unused_s: float = 0) -> tuple[str, ...]:
         """Remove every image that nobody holds and that was not used for some seconds; return their ids.
 
-        Damaged images, drafts that nobody works on and index entries that lead nowhere go as well.
+        Damaged images, drafts that nobody works on, index entries that lead nowhere and locks that nobody holds go
+        as well.
         """
         removed = []
         for image_id in self._list_ids():
@@ -164,7 +171,15 @@ class ImageCache:
             ):
                 if not os.path.isdir(self._find_directory(entry.read(64))):
                     os.unlink(f"{self.directory}/index/{key}")
+        self._sweep_locks()
         return tuple(removed)
+
+    def _sweep_locks(self) -> None:
+        """Remove locks of conversions. Who opened one just before waits for nothing, and at worst works twice."""
+        for entry in os.scandir(f"{self.directory}/locks"):
+            with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
 
     def sweep_drafts(self) -> None:
         """Remove drafts whose maker is dead. The caller holds the cache's lock."""

@@ -14,10 +14,6 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.files import lock
 from krunpy.formats.canonical import encode_canonical
-from krunpy.image.contents import ContentWriter
-from krunpy.image.disk import BLOCK_SIZE, DiskWriter, plan_disk
-from krunpy.image.draft import make_draft, publish_draft
-from krunpy.image.erofs import Layout
 from krunpy.image.keys import DISK_KEY_SIZE, SALT_SIZE, derive_disk_key, identify_key
 from krunpy.image.workload import FORMAT_VERSION, WorkloadImage, derive_image_id, describe_config
 
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
     from krunpy.formats.manifest import Disk
     from krunpy.image.cache import ImageCache
     from krunpy.image.disk import Geometry
+    from krunpy.image.erofs import Layout
     from krunpy.image.tree import Source
 
 _STEP = 4 * 1024 * 1024  # bytes between two calls of progress
@@ -105,6 +102,11 @@ def _make_image(
     options: ConvertOptions,
     progress: Callable[[int, int], None] | None,
 ) -> WorkloadImage:
+    # 60 ms of imports that a run from the cache does without
+    from krunpy.image.disk import BLOCK_SIZE, plan_disk
+    from krunpy.image.draft import make_draft, publish_draft
+    from krunpy.image.erofs import Layout
+
     layout = Layout(source.tree)
     salt, disk_key = _choose_key(options)
     geometry = plan_disk(layout.blocks * BLOCK_SIZE, encrypt=options.encrypt)
@@ -143,6 +145,9 @@ def _write_disk(
     key: Secret | None,
     progress: Callable[[int, int], None] | None,
 ) -> Disk:
+    from krunpy.image.contents import ContentWriter
+    from krunpy.image.disk import DiskWriter
+
     total = sum(place.size for place in layout.list_files())
     done = told = 0
     with DiskWriter(descriptor, geometry, key) as writer:

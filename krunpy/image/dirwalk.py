@@ -21,7 +21,7 @@ from krunpy.image.tree import Node, NodeKind, refuse
 if TYPE_CHECKING:
     from krunpy.image.limits import Limits
 
-DOMAIN = b"krunpy directory fingerprint v1\0"
+DOMAIN = b"krunpy directory fingerprint v2\0"
 OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 RACY_NS = 2_000_000_000  # nanoseconds: coarser than any file system's clock
 KINDS = {
@@ -81,6 +81,19 @@ def fingerprint_directory(path: str, bounds: Limits = limits.DEFAULT_LIMITS) -> 
         os.close(descriptor)
 
 
+def is_overlay(device: int) -> bool:
+    """Say whether a device number (st_dev) is that of an overlay, which is what engines prepare."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            return any(
+                line.split(" ", 3)[2] == number and line.partition(" - ")[2].startswith("overlay ")
+                for line in stream
+            )
+    except OSError:
+        return False
+
+
 def take_snapshot(root: int, *, with_tree: bool, bounds: Limits = limits.DEFAULT_LIMITS) -> Snapshot:
     """Return the fingerprint, and with_tree the normalised tree, of an open directory.
 
@@ -100,6 +113,7 @@ class _Walk:
         self.hash = hashlib.sha256(DOMAIN)
         self.newest_ns = 0
         self._device = os.fstat(root).st_dev
+        self._is_engines = is_overlay(self._device)
         self._entries = 0
         self._total = 0
         self._with_tree = with_tree
@@ -168,7 +182,9 @@ class _Walk:
         try:
             xattrs = read_xattrs(descriptor, os.fsencode(path))
             folded = b"".join(b"%b\0%d %b" % (key, len(xattrs[key]), xattrs[key]) for key in sorted(xattrs))
-            head = f"{name}\0{status.st_mode} {status.st_uid} {status.st_gid} {len(folded)}\0"
+            is_timeless = depth == 1 and os.fsencode(name) in normal.TIMELESS_DIRECTORIES
+            mtime = self._directory_mtime(status, is_timeless=is_timeless)
+            head = f"{name}\0{status.st_mode} {status.st_uid} {status.st_gid} {mtime} {len(folded)}\0"
             self.hash.update(head.encode(errors="surrogateescape") + folded)
             if node is not None:
                 child = Node(
@@ -176,6 +192,7 @@ class _Walk:
                     mode=stat.S_IMODE(status.st_mode),
                     uid=status.st_uid,
                     gid=status.st_gid,
+                    mtime=mtime,
                     xattrs=xattrs,
                 )
                 node.children[os.fsencode(name)] = child
@@ -184,6 +201,17 @@ class _Walk:
         finally:
             os.close(descriptor)
         self.hash.update(b"/\0")
+
+    def _directory_mtime(self, status: os.stat_result, *, is_timeless: bool) -> int:
+        """Return a directory's time in seconds, 0 if it has none that the image it came from would also have.
+
+        What an engine unpacked has the time of its layer's entry, set after the directory was filled. Where there
+        was no entry, nothing set a time: the last change of the contents is the last change of the inode.
+        """
+        was_never_set = self._is_engines and status.st_mtime_ns == status.st_ctime_ns
+        if is_timeless or was_never_set:
+            return 0
+        return limits.clamp_mtime(status.st_mtime_ns // 1_000_000_000)
 
     def _node(
         self, parent: int, path: str, name: str, status: os.stat_result, kind: NodeKind, target: str

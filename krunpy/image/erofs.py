@@ -192,14 +192,14 @@ class Layout:
         return packed + erofs.pack_xattrs(node.xattrs) + tail
 
     def _pack_data(self, place: Place) -> bytes:
-        """Return the data of a symlink or directory; all blocks but the last are padded."""
+        """Return the data of a symlink or directory; the blocks of a directory are padded."""
         if place.node.kind is NodeKind.SYMLINK:
             return place.node.target
         blocks = []
         for first, last, _ in erofs.split_directory(place.names):
             entries = [self._find_entry(place, name) for name in place.names[first:last]]
             blocks.append(erofs.pack_directory_block(entries))
-        return b"".join([*(block.ljust(BLOCK_SIZE, b"\0") for block in blocks[:-1]), blocks[-1]])
+        return b"".join(block.ljust(BLOCK_SIZE, b"\0") for block in blocks)
 
     def _find_entry(self, place: Place, name: bytes) -> tuple[bytes, int, FileType]:
         if name == b".":
@@ -231,9 +231,8 @@ def _measure(place: Place) -> None:
             place.is_inline = place.size <= room
         case NodeKind.DIRECTORY:
             place.names = _sort_names(place)
-            *full, last = (used for _, _, used in erofs.split_directory(place.names))
-            place.size = len(full) * BLOCK_SIZE + last
-            place.is_inline = not full and place.size <= room
+            # Whole blocks, padded with zeroes: `ls -l` then shows what it shows of the same directory on ext4.
+            place.size = sum(1 for _ in erofs.split_directory(place.names)) * BLOCK_SIZE
         case _:
             pass
     place.blocks = 0 if place.is_inline else -(-place.size // BLOCK_SIZE)

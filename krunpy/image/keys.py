@@ -24,6 +24,8 @@ SECRET_SIZE = 32  # bytes
 SALT_SIZE = 32  # bytes
 DISK_KEY_SIZE = 64  # bytes
 SECRET_NAME = "build.secret"  # noqa: S105 - a file's name
+_SECRET_LIMIT = 4096  # bytes
+_LOST = "restore it from a backup, or remove it: a new one is made, and every source is converted anew"
 
 
 def load_build_secret(data_directory: str) -> Secret:
@@ -42,10 +44,14 @@ def load_build_secret(data_directory: str) -> Secret:
         except OSError as error:
             raise HostError(f"cannot read {path}", why=error.strerror or "error") from error
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise HostError(f"cannot use {path}", why="it is not a file that only this user can read")
-        value = load_bounded(path, SECRET_SIZE + 1)
+            raise HostError(
+                f"cannot use {path}", why="it is not a file that only this user can read", next=_LOST
+            )
+        value = load_bounded(path, _SECRET_LIMIT)
     if len(value) != SECRET_SIZE:
-        raise HostError(f"cannot use {path}", why=f"it has {len(value)} bytes, wanted {SECRET_SIZE}")
+        raise HostError(
+            f"cannot use {path}", why=f"it has {len(value)} bytes, wanted {SECRET_SIZE}", next=_LOST
+        )
     return Secret(value)
 
 

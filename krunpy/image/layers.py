@@ -4,7 +4,8 @@ The rules are those of the OCI image specification (layer.md); where it is silen
 with the overlay driver, so that the tree is the one podman mounts:
 - whiteouts hide only what lower layers hold, wherever they stand in their own layer; a character device 0:0
   is a whiteout too, as overlayfs has it;
-- a directory that a layer needs but does not name is root:root 0755, even if a lower layer says otherwise;
+- a directory that a layer needs but does not name is root:root 0755 and has no time, even if a lower layer says
+  otherwise;
 - on the way to an entry, a symlink of the same layer is followed, inside the image, at most 40 times; a
   symlink or file of a lower layer is replaced by a directory;
 - the last hard link to an inode says its owner, mode and time, within one layer;
@@ -111,7 +112,7 @@ class LayerStack:
         node = Node(
             kind=kind, mode=entry.mode, uid=entry.uid, gid=entry.gid, xattrs=xattrs, content=self._here
         )
-        if kind in (NodeKind.FILE, NodeKind.SYMLINK):
+        if kind in (NodeKind.FILE, NodeKind.SYMLINK, NodeKind.DIRECTORY):
             node.mtime = limits.clamp_mtime(entry.mtime)
         if kind is NodeKind.FILE:
             node.size = entry.size
@@ -134,7 +135,7 @@ class LayerStack:
         existing = parent.children.get(names[-1])
         if existing is not None and existing.kind is node.kind is NodeKind.DIRECTORY:
             existing.mode, existing.uid, existing.gid = node.mode, node.uid, node.gid
-            existing.xattrs, existing.content = node.xattrs, node.content
+            existing.xattrs, existing.content, existing.mtime = node.xattrs, node.content, node.mtime
         else:
             parent.children[names[-1]] = node
 
@@ -147,7 +148,7 @@ class LayerStack:
             if node is not None and node.kind is NodeKind.DIRECTORY:
                 if node.content.layer != self._here.layer:
                     node.mode, node.uid, node.gid = 0o755, 0, 0
-                    node.xattrs, node.content = {}, self._here
+                    node.xattrs, node.content, node.mtime = {}, self._here, 0
                 stack.append(node)
             elif node is None or node.content.layer != self._here.layer:
                 made = Node(kind=NodeKind.DIRECTORY, mode=0o755, content=self._here)

@@ -218,11 +218,11 @@ def _read_layer(layer: Layer, meter: Meter, *, is_first: bool) -> Iterator[bytes
     pieces = stored.pass_on(layer.region.pieces(CHUNK_SIZE if not compression else CHUNK_SIZE // 4))
     if stored.wanted == unpacked.wanted and not compression:
         unpacked = _Check("", name)
-    given = 0
+    before = 0
     for chunk, taken in _uncompress(pieces, compression, name):
-        given += len(chunk)
         meter.count_bytes(len(chunk))
-        meter.require_ratio(given, taken)
+        meter.count_ratio(len(chunk), taken - before)
+        before = taken
         unpacked.update(chunk)
         yield chunk
     stored.finish()

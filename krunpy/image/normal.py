@@ -7,7 +7,9 @@ A directory that podman prepared and the image it came from then give the same t
   package tools leave device nodes behind that differ from host to host;
 - empty /etc/hosts, /etc/hostname, /etc/resolv.conf, /run/.containerenv and /.dockerenv are places for an
   engine's bind mounts; /etc/mtab as a symlink to the kernel's table is podman's;
-- directories that every guest needs to mount something are made if they are missing.
+- directories that every guest needs to mount something are made if they are missing;
+- a directory keeps its time, but the root, /etc, /run and those that are mounted over have none: an engine changes
+  them in every container it makes, and so does the agent.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ ENGINE_FILES = frozenset(
 MTAB = b"etc/mtab"
 MTAB_TARGETS = frozenset((b"/proc/mounts", b"/proc/self/mounts", b"../proc/mounts", b"../proc/self/mounts"))
 KERNEL_DIRECTORIES = frozenset((b"dev", b"proc", b"sys"))
+TIMELESS_DIRECTORIES = KERNEL_DIRECTORIES | {b"etc", b"run"}
 MADE_DIRECTORIES = {
     b"dev": 0o755,
     b"etc": 0o755,
@@ -47,13 +50,16 @@ def normalise_tree(root: Node) -> None:
     Raises BundleError if /dev, /proc or /sys is something else than a directory.
     """
     root.mode, root.uid, root.gid = 0o755, 0, 0
-    root.xattrs = {}
+    root.xattrs, root.mtime = {}, 0
     for name in KERNEL_DIRECTORIES:
         node = root.children.get(name)
         if node is not None and node.kind is not NodeKind.DIRECTORY:
             raise refuse("the root file system", name, "is not a directory; the guest mounts its own there")
         if node is not None:
             node.children = {}
+    for name in TIMELESS_DIRECTORIES & root.children.keys():
+        if root.children[name].kind is NodeKind.DIRECTORY:
+            root.children[name].mtime = 0
     for path in ENGINE_FILES | {MTAB}:
         _drop(root, path)
     for name, mode in MADE_DIRECTORIES.items():

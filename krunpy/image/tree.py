@@ -38,7 +38,7 @@ class Node:
     """One inode. Hard links are one Node reached by several names.
 
     mode:     permission bits with set-user-ID, set-group-ID and sticky, 12 bits.
-    mtime:    seconds since 1970; files and symlinks keep theirs, every other kind has 0.
+    mtime:    seconds since 1970; files, symlinks and directories keep theirs, every other kind has 0.
     size:     bytes of content of a FILE, else 0.
     target:   of a SYMLINK.
     rdev:     of CHAR and BLOCK, as os.makedev gives it.

@@ -312,7 +312,11 @@ def test_the_build_secret_is_made_once_and_private(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("contents", "mode", "why"),
-    [(b"x" * 32, 0o644, "only this user"), (b"x" * 31, 0o600, "31 bytes"), (b"x" * 40, 0o600, "longer")],
+    [
+        (b"x" * 32, 0o644, "only this user"),
+        (b"x" * 31, 0o600, "31 bytes"),
+        (b"x" * 40, 0o600, "it has 40 bytes"),
+    ],
 )
 def test_a_build_secret_that_is_open_or_damaged_is_refused(
     tmp_path, contents: bytes, mode: int, why: str

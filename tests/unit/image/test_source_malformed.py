@@ -252,7 +252,7 @@ def test_a_layer_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path: 
 
     source = open_layout(layout.write(tmp_path / "image"), bounds=Limits(ratio=900, ratio_from=8 << 20))
 
-    with pytest.raises(BundleError, match="unpacks to more than 900 times"):
+    with pytest.raises(BundleError, match="unpack to more than 900 times"):
         assert source.tree
     source.close()
 

@@ -15,6 +15,7 @@ from krunpy.core.errors import BrokerError, FormatError, UsageError
 
 MAX_RESPONSE = 1024 * 1024  # bytes of body
 _MAX_HEAD = 32 * 1024  # bytes of status line and headers
+_MAX_STREAM = _MAX_HEAD + 2 * MAX_RESPONSE  # bytes in all: chunks have headers too
 _URL = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 _LOOPBACK = re.compile(r"localhost|\[::1\]|127(?:\.[0-9]{1,3}){3}")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: .*)?")
@@ -211,6 +212,8 @@ def _receive(connection: socket.socket, deadline: float) -> Response:
         connection.settimeout(_left(deadline))
         chunk = connection.recv(65536)
         data += chunk
+        if len(data) > _MAX_STREAM:
+            raise _refuse(f"its answer is over {MAX_RESPONSE} bytes")
         response = parse_response(bytes(data), has_ended=not chunk)
         if response is not None:
             return response

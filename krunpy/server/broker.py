@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from krunpy.core.errors import HostError
 from krunpy.core.files import lock, make_private_directory
 from krunpy.server.database import Database
 from krunpy.server.keys import open_keys
 from krunpy.server.sessions import SessionLimits
-from krunpy.server.workloads import forget_ended
+from krunpy.server.workloads import find_hardware_only, forget_ended
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Mapping
 
     from krunpy.server.appraiser import Appraiser
@@ -66,7 +68,8 @@ def open_broker(
 
     Several processes may open the same directory at once.
 
-    Raises HostError if the store or one of its keys is missing, damaged or readable by others.
+    Raises HostError if the store or one of its keys is missing, damaged or readable by others, or if it holds
+    what only hardware may have and the mode accepts simulated evidence.
     """
     make_private_directory(data_dir)
     with lock(os.path.join(data_dir, LOCK_FILE)):
@@ -75,6 +78,7 @@ def open_broker(
             with database.change() as connection:
                 keys = open_keys(connection, data_dir, now_s=int(now_s()))
                 forget_ended(connection, now_s=int(now_s()))
+                _require_mode(connection, mode, data_dir)
         except BaseException:
             database.close()
             raise
@@ -88,3 +92,13 @@ def open_broker(
         note=note,
         limits=limits or BrokerLimits(),
     )
+
+
+def _require_mode(connection: sqlite3.Connection, mode: Mode, data_dir: str) -> None:
+    workload = find_hardware_only(connection) if mode is Mode.DEVELOPMENT else None
+    if workload is not None:
+        raise HostError(
+            f"cannot open the store {data_dir} in mode development",
+            why=f'it holds the key of workload "{workload}", whose manifest allows hardware only',
+            next="use another data directory: simulated evidence and real secrets do not share one",
+        )

@@ -75,10 +75,10 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.commit()  # a failed one leaves the transaction open: it is undone as well
             except BaseException:
                 self._connection.rollback()
                 raise
-            self._connection.commit()
 
     @contextlib.contextmanager
     def look(self) -> Iterator[sqlite3.Connection]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from krunpy.core.errors import FormatError
@@ -24,7 +25,10 @@ def parse_document(body: bytes) -> Fields:
     what = "cannot read the body"
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_float=_parse_float,
         )
     except RecursionError as error:
         raise FormatError(what, why="it is nested too deeply") from error
@@ -68,6 +72,11 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
         msg = "duplicate key"
         raise ValueError(msg)
     return value
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse_constant(text)  # 1e999 is no constant, and no number
 
 
 def _refuse_constant(text: str) -> NoReturn:

@@ -111,6 +111,11 @@ def register_workload(broker: Broker, call: Call, role: Role | None) -> Answer:
     )
     if registration.restores and (role is None or not allows(role, Role.ADMIN)):
         raise RefusedCallError(403, "forbidden", "restoring a revoked workload needs an admin token")
+    if broker.mode is Mode.DEVELOPMENT and "software" not in registration.manifest.tees:
+        raise FormatError(
+            "cannot register the workload",
+            why="its manifest allows hardware only, and this server in mode development accepts simulated evidence",
+        )
     for value in registration.reference_values:
         if not broker.appraiser.allows_tee(value.tee):
             raise FormatError(

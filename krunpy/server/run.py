@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import threading
 from datetime import UTC, datetime
@@ -119,6 +120,8 @@ def run_server(options: ServerOptions, *, appraiser: Appraiser | None = None) ->
 
     Raises UsageError on unsafe options, HostError if store, keys, socket or TLS files cannot be used.
     """
+    # a core dump would hold the key-encryption key and every disk key in flight
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     listener = open_listener(options)
     try:
         root = load_bounded(options.simulated_root, _MAX_ROOT) if options.simulated_root else b""

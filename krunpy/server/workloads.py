@@ -1,7 +1,8 @@
 """The registered workloads: which manifest, which launch digests, how often, until when, and the sealed key.
 
-A registration never takes away: reference values and uses add up, the later expiry wins; only revoking, the
-last use and the expiry end a workload, and its sealed key is then erased. See docs/decisions/0004.
+A registration never takes away: reference values and uses add up, the later expiry wins, and an empty policy
+leaves the one there is (a run registers with none). Only revoking, the last use and the expiry end a workload,
+and its sealed key is then erased. See docs/decisions/0004.
 """
 
 from __future__ import annotations
@@ -75,6 +76,17 @@ def find_by_manifest(
         (manifest_hash,),
     ).fetchone()
     return None if row is None else _from_row(row, now_s)
+
+
+def find_hardware_only(connection: sqlite3.Connection) -> str | None:
+    """Return the id of a workload with a key that only hardware may have, or None."""
+    rows = connection.execute("SELECT id,manifest FROM workloads WHERE status='active' AND sealed_key<>x''")
+    for row in rows:
+        # canonical JSON: this key stands once, and in no string without backslashes; reading them whole takes long
+        tees = bytes(row["manifest"]).partition(b'"tees":[')[2].partition(b"]")[0]
+        if b'"software"' not in tees:
+            return str(row["id"])
+    return None
 
 
 def list_workloads(
@@ -200,7 +212,7 @@ def _add(connection: sqlite3.Connection, known: Workload, registration: Registra
         "UPDATE workloads SET reference_values=?,policy=?,uses_left=?,expires_at=?,updated_at=? WHERE id=?",
         (
             _encode_values(list(values.values())[-MAX_REFERENCE_VALUES:]),
-            encode_document(registration.policy),
+            encode_document(registration.policy or known.policy),
             None if is_unlimited else (known.uses_left or 0) + registration.uses,
             0 if 0 in expiries else max(expiries),
             now_s,

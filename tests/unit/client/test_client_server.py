@@ -288,6 +288,13 @@ def test_a_name_that_is_no_name_is_not_put_into_a_path(name):
         ServerClient("http://127.0.0.1:1").show_workload(name)
 
 
+def test_a_chunk_header_without_an_end_does_not_fill_the_memory():
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * (4 * MAX_RESPONSE)
+
+    with answering(endless) as (url, _), pytest.raises(BrokerError, match="over 1048576 bytes"):
+        ServerClient(url).info()
+
+
 def test_secrets_are_in_no_repr():
     token = Secret(b"tokentoken")
     registration = Registration(manifest=b"", disk_key=Secret(DISK_KEY), reference_values=())

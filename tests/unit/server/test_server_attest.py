@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from krunpy.core.errors import HostError
 from krunpy.formats.snp_report import GuestPolicy
 from krunpy.server.broker import Mode
 from krunpy.server.refusals import Refusal
@@ -176,6 +177,16 @@ def test_the_policy_of_a_registration_is_appraised(server):
     require_refused(server.run_guest(FakeGuest(manifest)), Refusal.POLICY_REFUSED)
 
 
+def test_a_run_that_registers_without_a_policy_does_not_loosen_the_one_there_is(server):
+    manifest = server.make_manifest()
+    server.register(manifest, policy={"min_tcb": {"snp": 255}})
+
+    assert server.register(manifest, uses=1).json["policy"] == {"min_tcb": {"snp": 255}}
+    require_refused(server.run_guest(FakeGuest(manifest)), Refusal.POLICY_REFUSED)
+    assert server.register(manifest, policy={"min_tcb": {"snp": 0}}).status == 200
+    assert server.run_guest(FakeGuest(manifest)).status == 200
+
+
 def test_no_flipped_bit_of_the_evidence_is_accepted(server, web):
     _, nonce = server.challenge(web)
     good = bytearray(make_evidence(server, web, nonce))
@@ -236,6 +247,26 @@ def test_a_production_server_never_takes_simulated_evidence(tmp_path):
 
     assert production.last_record()["simulated"] is True
     assert production.register(production.make_manifest(workload="new")).status == 400
+
+
+def test_what_only_hardware_may_have_is_never_in_a_store_that_accepts_simulated_evidence(tmp_path):
+    store = str(tmp_path / "store")
+    value = {"tee": "snp", "launch_digest": "ab" * 48, "inputs": {}}
+    production = make_server(store, mode=Mode.PRODUCTION)
+    manifest = production.make_manifest(tees=("snp",), args=("echo", '"tees":["software"]'))
+    assert production.register(manifest, reference_values=[value]).status == 201
+    workload = production.admin("GET", "/v1/workloads").json["workloads"][0]["id"]
+
+    with pytest.raises(HostError, match="hardware only"):
+        make_server(store)
+    assert production.admin("POST", f"/v1/workloads/{workload}/revoke", {}).status == 200
+    development = make_server(store)
+    refused = development.register(
+        development.make_manifest(tees=("snp",), workload="other"), reference_values=[value]
+    )
+
+    assert refused.status == 400
+    assert "hardware only" in refused.json["message"]
 
 
 def test_an_unknown_a_revoked_an_ended_and_an_expired_workload_have_their_own_codes(server):

@@ -39,6 +39,13 @@ def test_a_signal_ends_the_server_with_status_0(tmp_path, number):
     assert events == ["ready"]
 
 
+def test_a_server_that_crashes_leaves_no_core_dump_with_its_keys(tmp_path):
+    with serve(str(tmp_path / "store")) as serving, open(f"/proc/{serving.process.pid}/limits") as limits:
+        (line,) = (line for line in limits if line.startswith("Max core file size"))
+
+    assert line.split()[4] == "0"
+
+
 def test_the_server_ends_with_its_parent(tmp_path):
     with serve(str(tmp_path / "store")) as serving:
         assert b"200 OK" in _get(serving)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -20,7 +22,10 @@ from krunpy.cli.quickstart import quickstart
 from krunpy.cli.render import print_error
 from krunpy.cli.run import run
 from krunpy.cli.workload import register
-from krunpy.core.errors import KrunpyError
+from krunpy.core.errors import HostError, KrunpyError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 INTERRUPTED = 130
 
@@ -71,6 +76,8 @@ def before(
 
 def main(arguments: list[str]) -> None:
     """Run a command for people and end the process with its exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    _make_printable()
     try:
         status = app(args=arguments, prog_name="krunpy", standalone_mode=False)
         sys.stdout.flush()
@@ -91,5 +98,26 @@ def main(arguments: list[str]) -> None:
         print("krunpy: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         sys.exit(1)
+    except OSError as error:
+        print_error(HostError.of_system(error))
+        _discard_output()
+        sys.exit(HostError.exit_code)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End as by Ctrl-C: what is half done is undone."""
+    raise KeyboardInterrupt
+
+
+def _make_printable() -> None:
+    """Have what a terminal or locale cannot show written as escapes: names from images may be any bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Forget what is not written yet: the end of the process would try again, and fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from krunpy.cli.context import settings_of
-from krunpy.cli.explain import print_record
+from krunpy.cli.explain import print_record, show_attestation
 from krunpy.cli.render import print_json, print_table
 from krunpy.runtime.broker import open_broker
 
@@ -51,7 +51,7 @@ def show(
 ) -> None:
     """Show one attestation with every check."""
     with open_broker(settings_of(context)) as broker:
-        found = broker.client.show_attestation(attestation)
+        found = show_attestation(broker, attestation)
     if json:
         print_json("attestation", found)
         return

@@ -9,7 +9,7 @@ import typer
 from krunpy.cli.checks import CHECKS, Check, Health, fail, ok
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import print_json
-from krunpy.core.errors import KrunpyError
+from krunpy.core.errors import HostError, KrunpyError
 from krunpy.runtime.broker import open_broker
 from krunpy.tee.detect import find_host_tee, read_host_file
 
@@ -55,7 +55,8 @@ def run_check(check: Callable[[Settings], Check], settings: Settings) -> Check:
     """Return a check's line, also where it could not be made."""
     try:
         return check(settings)
-    except KrunpyError as error:
+    except (KrunpyError, OSError) as caught:
+        error = HostError.of_system(caught) if isinstance(caught, OSError) else caught
         name = getattr(check, "__name__", "check").removeprefix("check_")
         return fail(name, f"{error.what}: {error.why}", error.next)
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from krunpy.cli.context import globals_of
 from krunpy.cli.neighbours import explain_digest, find_manifest
 from krunpy.cli.render import print_json
-from krunpy.core.errors import BrokerError
+from krunpy.core.errors import BrokerError, HostError, StateError, make_plain
+from krunpy.core.files import load_bounded
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.container import FAILURE, find_container
+from krunpy.runtime.prepare import failures_directory
 
 if TYPE_CHECKING:
     from krunpy.cli.context import Globals
     from krunpy.measure.explain import Change
+    from krunpy.runtime.broker import Broker
 
 _SHOWN = 34  # characters of a value in the table
 ADVICE = {
@@ -36,6 +39,10 @@ ADVICE = {
     "session-expired": ("the guest took longer than the nonce lives", "see what slows the guest's boot"),
     "report-data-mismatch": (
         "the evidence is not for this session: the nonce, the guest's key or the manifest was exchanged on the way",
+        "do not trust this host's relay; run again on another host",
+    ),
+    "evidence-not-verified": (
+        "the evidence was changed after it was signed, or whoever signed it is not the TEE it claims to be",
         "do not trust this host's relay; run again on another host",
     ),
     "tee-not-allowed": ("this server or this workload does not accept this TEE", "krunpy server run --help"),
@@ -61,7 +68,25 @@ def explain(
     if failure is not None:
         print(f"container {name}: {failure.get('what')}\n  why:  {failure.get('why')}")
     print_record(record)
+    aftermath = _load_aftermath(given, record)
+    if aftermath is not None:
+        print("\nthe server released the key, and then:", make_plain(str(aftermath.get("what"))))
+        print("cause: ", make_plain(str(aftermath.get("why"))))
+        return
     print_cause(record, changes, tried)
+
+
+def _load_aftermath(given: Globals, record: dict[str, object]) -> dict[str, object] | None:
+    """Return why the guest did not run what was released to it, as its shim kept it; None if it did run."""
+    name = str(record.get("id"))
+    path = os.path.join(failures_directory(given.settings), f"{name}.json")
+    if not name.isalnum() or not os.path.exists(path):
+        return None
+    try:
+        failure = jsonlib.loads(load_bounded(path, 65536))
+    except (ValueError, RecursionError, HostError):
+        return None
+    return failure if isinstance(failure, dict) else None
 
 
 def _load_failure(given: Globals, name: str) -> dict[str, object] | None:
@@ -69,12 +94,16 @@ def _load_failure(given: Globals, name: str) -> dict[str, object] | None:
         return None
     container = find_container(given.state_root, name)
     raw = container.load_bytes(FAILURE, 65536) if container else b""
-    return cast("dict[str, object]", jsonlib.loads(raw)) if raw else None
+    try:
+        failure = jsonlib.loads(raw) if raw else None
+    except (ValueError, RecursionError):
+        return None  # the attestation is still there
+    return failure if isinstance(failure, dict) else None
 
 
 def _load(given: Globals, name: str) -> tuple[dict[str, object], tuple[Change, ...] | None, int]:
     with open_broker(given.settings) as broker:
-        record = broker.client.show_attestation(name)
+        record = show_attestation(broker, name)
         manifest = b""
         workload = str(record.get("workload") or "")
         if workload:
@@ -88,19 +117,34 @@ def _load(given: Globals, name: str) -> tuple[dict[str, object], tuple[Change, .
     return record, changes, tried
 
 
+def show_attestation(broker: Broker, name: str) -> dict[str, object]:
+    """Return an attestation's record. Raises StateError if none was made yet, BrokerError if there is no such one."""
+    if name == "last" and not broker.client.list_attestations(limit=1):
+        raise StateError(
+            "cannot show the last attestation",
+            why="no guest has asked this server for anything yet",
+            next="krunpy run SOURCE, then again",
+        )
+    try:
+        return broker.client.show_attestation(name)
+    except BrokerError as error:
+        error.next = error.next or "see `krunpy attestation ls`"
+        raise
+
+
 def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
     """Print an attestation and its checks; those that want nothing in particular only if `is_whole`."""
     first = (
         "SIMULATED - NOT CONFIDENTIAL" if record.get("simulated") else f"CONFIDENTIAL ({record.get('tee')})"
     )
     outcome = "KEY RELEASED" if record.get("outcome") == "released" else f"REFUSED: {record.get('error')}"
-    print(f"{first}  {outcome}")
-    print(f"attestation {record.get('id')}  workload {record.get('workload') or '-'}  {record.get('time')}")
+    print(make_plain(f"{first}  {outcome}"))
+    about = f"attestation {record.get('id')}  workload {record.get('workload') or '-'}  {record.get('time')}"
+    print(make_plain(about))
     if record.get("message"):
-        print(f"{record.get('message')}" + (f": {record.get('detail')}" if record.get("detail") else ""))
-    verdict = record.get("verdict")
-    checks = verdict.get("checks") if isinstance(verdict, dict) else None
-    rows = [cast("dict[str, object]", check) for check in checks] if isinstance(checks, list) else []
+        detail = f": {record.get('detail')}" if record.get("detail") else ""
+        print(make_plain(f"{record.get('message')}{detail}"))
+    rows = _list_checks(record)
     if not rows:
         return
     left_out = 0 if is_whole else sum(1 for row in rows if row.get("held") and row.get("wanted") == "any")
@@ -111,7 +155,8 @@ def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
     for row in rows:
         seen, wanted = _short(row.get("seen")), _short(row.get("wanted"))
         held = "ok" if row.get("held") else "FAIL"
-        print(f"{row.get('name'):{width}}  {held:4}  {seen:{_SHOWN}}  {wanted:{_SHOWN}}  {row.get('source')}")
+        name, origin = make_plain(str(row.get("name"))), make_plain(str(row.get("source")))
+        print(f"{name:{width}}  {held:4}  {seen:{_SHOWN}}  {wanted:{_SHOWN}}  {origin}")
     if left_out:
         print(f"({left_out} more where any value would do: krunpy attestation show {record.get('id')})")
 
@@ -129,7 +174,7 @@ def print_cause(record: dict[str, object], changes: tuple[Change, ...] | None, t
         return
     cause, fix = ADVICE.get(error, ("", ""))
     hints = _hints(record)
-    print(f"\ncause:  {cause or '; '.join(hints) or error}")
+    print(f"\ncause:  {make_plain(cause or '; '.join(hints) or error)}")
     print(f"fix:    {fix or 'see the check that failed above'}")
 
 
@@ -160,11 +205,16 @@ def _print_digest_cause(changes: tuple[Change, ...] | None, tried: int) -> None:
 
 
 def _hints(record: dict[str, object]) -> list[str]:
+    checks = _list_checks(record)
+    return [str(check["hint"]) for check in checks if not check.get("held") and check.get("hint")]
+
+
+def _list_checks(record: dict[str, object]) -> list[dict[str, object]]:
     verdict = record.get("verdict")
     checks = verdict.get("checks") if isinstance(verdict, dict) else None
-    return [str(check["hint"]) for check in checks or () if not check.get("held") and check.get("hint")]
+    return [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = make_plain(str(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 8]}…{text[-7:]}"

@@ -10,7 +10,7 @@ import typer
 
 from krunpy.cli.context import settings_of
 from krunpy.core.errors import BundleError
-from krunpy.oci.annotations import PREPARED, parse_annotations
+from krunpy.oci.annotations import PREPARED, parse_annotations, require_no_own
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.prepare import convert_source, load_key, prepare
@@ -26,6 +26,7 @@ def precreate(context: typer.Context) -> None:
     """Read config.json on stdin, convert and register its workload for one run, and write config.json back."""
     raw = sys.stdin.buffer.read(_LIMIT + 1)
     bundle = parse_bundle(raw, ".")
+    require_no_own(bundle.annotations)
     wishes = parse_annotations(bundle.annotations)
     settings = settings_of(context)
     with open_broker(settings) as broker:

@@ -9,7 +9,7 @@ import typer
 
 from krunpy.cli.context import globals_of
 from krunpy.cli.render import format_size, print_json, print_table
-from krunpy.core.errors import HostError, StateError
+from krunpy.core.errors import FormatError, HostError, StateError
 from krunpy.runtime import container as files
 from krunpy.runtime.accepted import review_config
 from krunpy.runtime.container import load_container, load_containers
@@ -26,13 +26,11 @@ def inspect(
 ) -> None:
     """Say for each setting of a container whether it holds in the guest, on the host only, or not at all."""
     container = _find(globals_of(context).state_root, name)
-    config = cast("dict[str, object]", jsonlib.loads(container.load_bytes(files.CONFIG, _LIMIT) or b"{}"))
+    config = _load_object(container, files.CONFIG)
     settings = review_config(config)
     pid = container.record.pid if container.record else 0
     processes = list_processes(pid) if container.status() in ("created", "running") else []
     interfaces = _interfaces(config)
-    timings = container.load_bytes(files.TIMINGS, _LIMIT)
-    failure = container.load_bytes(files.FAILURE, _LIMIT)
     facts = {
         "id": container.id,
         "status": container.status(),
@@ -41,8 +39,8 @@ def inspect(
         "processes": [
             {"pid": item.pid, "program": item.program, "resident": item.resident} for item in processes
         ],
-        "timings": jsonlib.loads(timings) if timings else {},
-        "failure": jsonlib.loads(failure) if failure else None,
+        "timings": _load_object(container, files.TIMINGS),
+        "failure": _load_object(container, files.FAILURE) or None,
     }
     if json:
         print_json("container", facts)
@@ -54,6 +52,26 @@ def inspect(
         print(f"host only: interface {item['name']} {' '.join(cast('list[str]', item['addresses']))}")
     print_table(
         ["pid", "program", "memory"], [[str(p.pid), p.program, format_size(p.resident)] for p in processes]
+    )
+
+
+def _load_object(container: files.Container, name: str) -> dict[str, object]:
+    """Return a JSON object of a container, empty if there is none. Raises FormatError."""
+    raw = container.load_bytes(name, _LIMIT)
+    try:
+        value = jsonlib.loads(raw) if raw else {}
+    except (ValueError, RecursionError) as error:
+        raise _damaged(container, name, "is not JSON") from error
+    if not isinstance(value, dict):
+        raise _damaged(container, name, "is not an object")
+    return value
+
+
+def _damaged(container: files.Container, name: str, why: str) -> FormatError:
+    return FormatError(
+        f"cannot inspect container {container.id}",
+        why=f"{container.path(name)} {why}",
+        next=f"krunpy delete --force {container.id}",
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from krunpy.core.errors import KrunpyError
+from krunpy.core.errors import BrokerError, KrunpyError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import LaunchDigest
 from krunpy.guest.payload import assemble_payload, load_guest
@@ -32,12 +32,17 @@ def explain_digest(
     values = record.get("reference_values")
     if not text or not isinstance(values, list):
         return None, 0
-    seen = LaunchDigest.from_hex(text)
+    try:
+        seen = LaunchDigest.from_hex(text)
+    except ValueError as error:
+        raise BrokerError(
+            "cannot understand the attestation server", why=f'launch_digest: seen "{text[:100]}"'
+        ) from error
     candidates = _collect(settings, text, manifest)
     tried = 0
     for value in values:
         try:
-            registered = parse_description(cast("dict[str, object]", value).get("inputs"))
+            registered = parse_description(value.get("inputs") if isinstance(value, dict) else None)
         except KrunpyError:
             continue
         tried += 1
@@ -62,7 +67,7 @@ def _load_launch(settings: Settings, digest: str) -> list[LaunchDescription]:
     path = os.path.join(settings.data_dir, "launches", f"{digest}.json")
     try:
         return [parse_description(json.loads(load_bounded(path, _LIMIT)))] if os.path.exists(path) else []
-    except (KrunpyError, ValueError):
+    except (KrunpyError, ValueError, RecursionError):
         return []
 
 
@@ -82,4 +87,7 @@ def _describe_builds(settings: Settings, manifest: bytes) -> list[LaunchDescript
 def find_manifest(workload: dict[str, object]) -> bytes:
     """Return the manifest in a workload's description, empty if there is none."""
     text = workload.get("manifest")
-    return base64.b64decode(text) if isinstance(text, str) else b""
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except ValueError:
+        return b""

@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from krunpy.cli.context import globals_of
-from krunpy.cli.run import ArgsArgument, MemoryOption, make_id, prepare_run
+from krunpy.cli.run import ArgsArgument, MemoryOption
+from krunpy.cli.run_plan import make_id, prepare_run
 from krunpy.core.errors import UsageError
 from krunpy.core.proc import start
 from krunpy.runtime.lifecycle import delete_container

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import krunpy
+from krunpy.core.errors import format_error, make_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,18 +29,10 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns as wide as their longest cell."""
     if not rows:
         return
-    table = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    table = [list(heads), *([make_plain(str(cell)) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def format_error(error: KrunpyError) -> str:
-    """Return an error as three lines: what failed, why, and what to do next."""
-    lines = [f"krunpy: {error.what}", f"  why:  {error.why}"]
-    lines += [f"  next: {error.next}"] if error.next else []
-    notes = getattr(error, "__notes__", [])
-    return "\n".join([*lines, *(f"  note: {note}" for note in notes)])
 
 
 def print_error(error: KrunpyError) -> None:

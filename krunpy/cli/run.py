@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-import tempfile
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from krunpy.cli.context import globals_of
-from krunpy.cli.render import Progress
-from krunpy.runtime.plan import Plan, make_config, write_bundle
-from krunpy.runtime.prepare import convert_source
-
-if TYPE_CHECKING:
-    from krunpy.cli.context import Globals
+from krunpy.cli.run_plan import make_id, prepare_run
+from krunpy.runtime.plan import Plan
 
 SourceArgument = Annotated[
     str,
@@ -70,6 +64,7 @@ def run(
     name: Annotated[str, typer.Option("--name", help="Container ID instead of a random one.")] = "",
 ) -> None:
     """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
+    # `krunpy.cli.run_words` reads most command lines instead of this: an option is to be added to both
     plan = Plan(
         source=source,
         args=tuple(args or ()),
@@ -88,27 +83,3 @@ def run(
     argv, environment = prepare_run(globals_of(context), plan, name or make_id())
     sys.stdout.flush()
     os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place
-
-
-def make_id() -> str:
-    """Return a random container ID."""
-    return f"run-{secrets.token_hex(6)}"
-
-
-def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str], dict[str, str]]:
-    """Write the bundle of a plan and return argv and environment of the process that runs it.
-
-    On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
-    """
-    config = make_config(plan)
-    if sys.stderr.isatty() and not plan.source.startswith("image:"):
-        convert_source(
-            given.settings, plan.source, encrypt=not plan.integrity_only, progress=Progress("convert")
-        )
-    bundle = tempfile.mkdtemp(prefix="krunpy-bundle-")
-    write_bundle(bundle, config)
-    argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
-    environment = dict(os.environ)
-    if given.settings.config_file:
-        environment["KRUNPY_CONFIG"] = os.path.abspath(given.settings.config_file)
-    return argv, environment

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,12 +24,16 @@ from krunpy.cli.run import (
     UserOption,
     WorkloadOption,
 )
-from krunpy.core.errors import UsageError
+from krunpy.core.errors import BrokerError, UsageError
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.plan import Plan
 from krunpy.runtime.planned import prepare_plan
 from krunpy.runtime.prepare import load_key
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LAST_SECOND = 253402300799  # the year 9999, where datetime ends
 app = typer.Typer(no_args_is_help=True, help="Look at and revoke registered workloads.")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WorkloadArgument = Annotated[str, typer.Argument(metavar="WORKLOAD")]
@@ -118,7 +123,7 @@ def list_workloads(context: typer.Context, json: JsonFlag = False) -> None:
 @app.command()
 def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = False) -> None:
     """Show everything about a workload but its key."""
-    with open_broker(settings_of(context)) as broker:
+    with open_broker(settings_of(context)) as broker, _hinted():
         found = broker.client.show_workload(workload)
     if json:
         print_json("workload", found)
@@ -128,9 +133,9 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
     for name in ("created_at", "updated_at", "expires_at"):
         print(f"{name.replace('_', ' '):14} {_time(found.get(name))}")
     values = found.get("reference_values")
-    for value in values if isinstance(values, list) else []:
-        inputs = value.get("inputs", {})
-        kernel = inputs.get("kernel", {}).get("name", "")
+    for value in [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []:
+        inputs = _object(value.get("inputs"))
+        kernel = _object(inputs.get("kernel")).get("name", "")
         print(f"reference      {value.get('tee')} {value.get('launch_digest')}")
         print(
             f"{'':14} {inputs.get('vcpus')} vCPU {inputs.get('vcpu_type')}, {kernel}, layout {inputs.get('layout')}"
@@ -140,7 +145,7 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
 @app.command()
 def revoke(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = False) -> None:
     """Release nothing more to a workload; its key on the server is erased."""
-    with open_broker(settings_of(context)) as broker:
+    with open_broker(settings_of(context)) as broker, _hinted():
         found = broker.client.revoke(workload)
     if json:
         print_json("workload", found)
@@ -148,7 +153,23 @@ def revoke(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = 
     print(f"{workload}: {found.get('status', 'revoked')}")
 
 
+def _object(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+@contextlib.contextmanager
+def _hinted() -> Iterator[None]:
+    """Say with a refusal of the server where to look."""
+    try:
+        yield
+    except BrokerError as error:
+        error.next = error.next or "see `krunpy workload ls`"
+        raise
+
+
 def _time(value: object) -> str:
     if not isinstance(value, int) or not value:
         return "never"
+    if not 0 < value <= _LAST_SECOND:
+        return f"{str(value)[:20]} s"
     return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M:%S}"

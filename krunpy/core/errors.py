@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
+TYPE_CHECKING = False  # typing itself costs two milliseconds
+if TYPE_CHECKING:
+    from typing import Self
+
 
 class KrunpyError(Exception):
     """An expected failure.
@@ -20,6 +26,27 @@ class KrunpyError(Exception):
         self.what = what
         self.why = why
         self.next = next
+
+
+_SHOWN_LIMIT = 2000  # characters of one of the three sentences
+
+
+def format_error(error: KrunpyError) -> str:
+    """Return an error for people, three lines and its notes: what failed, why, what to do next.
+
+    What a stranger put into it, control characters or too much of anything, stays on its line and is cut.
+    """
+    lines = [f"krunpy: {make_plain(error.what)}", f"  why:  {make_plain(error.why)}"]
+    lines += [f"  next: {make_plain(error.next)}"] if error.next else []
+    return "\n".join([*lines, *(f"  note: {make_plain(note)}" for note in getattr(error, "__notes__", []))])
+
+
+def make_plain(text: str) -> str:
+    """Return a text for one line of a terminal: control characters as escapes, at most 2000 characters."""
+    cut = text if len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}..."
+    if cut.isprintable():
+        return cut
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
 
 
 class UsageError(KrunpyError):
@@ -48,6 +75,12 @@ class HostError(KrunpyError):
     """A device, program, kernel feature or privilege is missing."""
 
     exit_code = 4
+
+    @classmethod
+    def of_system(cls, error: OSError) -> Self:
+        """Return what the system said, where no caller knew better."""
+        what = f"cannot use {os.fsdecode(error.filename)}" if error.filename else "cannot go on"
+        return cls(what, why=(error.strerror or str(error) or "error").lower())
 
 
 class ToolError(HostError):

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError, HostError
@@ -24,8 +25,8 @@ def make_private_directory(path: str) -> None:
             make_private_directory(parent)
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-    except OSError as error:
-        raise HostError(f"cannot make directory {path}", why=error.strerror or "error") from error
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot make directory {path}", why=_reason(error)) from error
     if not os.path.isdir(path):
         raise HostError(f"cannot make directory {path}", why="a file of this name is in the way")
 
@@ -35,7 +36,8 @@ def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
 
     Raises HostError if the file system refuses; the old file is then untouched.
     """
-    temporary = f"{path}.{os.getpid()}.new"
+    # not the pid: launchers live in process namespaces of their own, where all have the same few numbers
+    temporary = f"{path}.{os.urandom(8).hex()}.new"
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
@@ -49,7 +51,7 @@ def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise HostError(f"cannot write {path}", why=error.strerror or "error") from error
+        raise HostError(f"cannot write {path}", why=_reason(error)) from error
 
 
 def load_bounded(path: str, limit: int) -> bytes:
@@ -58,10 +60,14 @@ def load_bounded(path: str, limit: int) -> bytes:
     Raises FormatError if it is longer, HostError if it cannot be read.
     """
     try:
-        with open(path, "rb") as stream:
+        # O_NONBLOCK: a fifo in the file's place must not make us wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise HostError(f"cannot read {path}", why="it is not a regular file")
             contents = stream.read(limit + 1)
-    except OSError as error:
-        raise HostError(f"cannot read {path}", why=error.strerror or "error") from error
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot read {path}", why=_reason(error)) from error
     if len(contents) > limit:
         raise FormatError(f"cannot read {path}", why=f"it is longer than {limit} bytes")
     return contents
@@ -73,12 +79,17 @@ def lock(path: str, *, shared: bool = False) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise HostError(f"cannot lock {path}", why=error.strerror or "error") from error
+        raise HostError(f"cannot lock {path}", why=_reason(error)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Return the system's word for an error in lower case."""
+    return ((error.strerror if isinstance(error, OSError) else None) or "not a path").lower()
 
 
 def errno_name(error: OSError) -> str:

@@ -7,11 +7,10 @@ KRUNPY_* variables. OCI verbs other than create read nothing of this but the sta
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import UsageError
+from krunpy.core.errors import HostError, UsageError
 from krunpy.core.files import load_bounded
 
 if TYPE_CHECKING:
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
 
 SYSTEM_CONFIG = "/etc/krunpy/krunpy.toml"
 _LIMIT = 1024 * 1024  # bytes
+_MOST_DIGITS = 9
+_PATHS = ("data_dir", "cache_dir", "guest_dir", "token_file", "ca_file")
+_RANGES = {"cpus": (1, 64), "memory_mib": (128, 1024 * 1024), "boot_timeout_s": (1, 24 * 3600)}
+_CHOICES = {"accel": ("auto", "tcg", "kvm")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +71,21 @@ def load_settings(environment: Mapping[str, str], *, config_file: str = "") -> S
 
 
 def _load_toml(path: str) -> dict[str, object]:
+    import tomllib  # 3 ms, for those who have a file
+
+    hint = "mend the file, or name another one with --config FILE"
     try:
         return tomllib.loads(load_bounded(path, _LIMIT).decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}", why=str(error)) from error
+    except HostError as error:
+        error.next = hint
+        raise
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}", why=f"not UTF-8 at byte {error.start}", next=hint) from error
+    except RecursionError as error:
+        raise UsageError(f"cannot read {path}", why="its values nest too deeply", next=hint) from error
+    except tomllib.TOMLDecodeError as error:
+        why = f"not TOML: {str(error)[:1].lower()}{str(error)[1:]}"
+        raise UsageError(f"cannot read {path}", why=why, next=hint) from error
 
 
 def _with(settings: Settings, values: Mapping[str, object], where: str) -> Settings:
@@ -83,12 +97,35 @@ def _with(settings: Settings, values: Mapping[str, object], where: str) -> Setti
                 why=f'unknown setting "{name}"',
                 next=f"known: {', '.join(sorted(names))}",
             )
-        kind = type(getattr(settings, name))
-        if kind is int and isinstance(value, str) and value.isdigit():
-            value = int(value)  # noqa: PLW2901 - variables hold digits as text
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if value == "" and name in ("data_dir", "cache_dir"):
+            continue  # not set: the default stands
+        if type(getattr(settings, name)) is int and _is_number(value):
+            value = int(str(value))  # noqa: PLW2901 - variables hold digits as text
+        wanted = _find_fault(name, value, type(getattr(settings, name)))
+        if wanted:
             raise UsageError(
-                f"cannot use {where}", why=f'setting "{name}" is {value!r}, wanted {kind.__name__}'
+                f"cannot use {where}",
+                why=f'setting "{name}" is {str(value)[:80]!r}, wanted {wanted}',
+                next=f'mend the setting "{name}"',
             )
-        settings = replace(settings, **{name: value})
+        settings = replace(settings, **{name: value})  # type: ignore[arg-type]
     return settings
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+
+
+def _find_fault(name: str, value: object, kind: type) -> str:
+    """Return what is wanted of a setting, empty if the value is that."""
+    if kind is int:
+        low, high = _RANGES[name]
+        is_fine = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return "" if is_fine else f"a number of {low} to {high}"
+    if not isinstance(value, str):
+        return "text"
+    if value and name in _PATHS and (not value.startswith("/") or "\0" in value):
+        return "an absolute path"
+    if name in _CHOICES and value not in _CHOICES[name]:
+        return " or ".join(_CHOICES[name])
+    return ""

@@ -17,7 +17,7 @@ from krunpy.core.errors import HostError
 from krunpy.core.files import load_bounded, lock, make_private_directory, write_atomically
 from krunpy.core.proc import find_program, run
 from krunpy.guest.initrd import build_base
-from krunpy.guest.kernel import MAX_KERNEL, Kernel
+from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, Kernel
 from krunpy.guest.modules import load_modules
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ KEPT_BUILDS = 5
 # the agent takes nothing from the command line
 CMDLINE = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests=1"
 FIRMWARES = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")
-MAX_FIRMWARE = 16 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from krunpy.core.files import load_bounded
 from krunpy.formats.bzimage import parse_kernel_release
 
 MAX_KERNEL = 64 * 1024 * 1024  # bytes
+MAX_FIRMWARE = 16 * 1024 * 1024  # bytes
 _PREFIX = "vmlinuz-"
 
 

@@ -1,4 +1,8 @@
-"""Choose the kernel modules that the guest needs, in an order in which they load. No depmod is needed."""
+"""Choose the kernel modules that the guest needs, in an order in which they load. No depmod is needed.
+
+Signatures are cut off where the kernel does not insist on them: the launch digest covers the modules, and to check
+twenty signatures costs a boot 0.2 s under emulation.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError, HostError
 from krunpy.core.files import load_bounded
-from krunpy.formats.modinfo import ModuleInfo, module_name, parse_modinfo
+from krunpy.formats.modinfo import ModuleInfo, cut_signature, module_name, parse_modinfo
 
 if TYPE_CHECKING:
     from krunpy.guest.kernel import Kernel
 
+_NOT_FORCED = b"# CONFIG_MODULE_SIG_FORCE is not set"
 MAX_MODULE = 32 * 1024 * 1024  # bytes
 TEE_DRIVERS = ("sev_guest", "tdx_guest")  # from kernel 6.12 on
 CHANNEL = ("virtio_pci", "virtio_console")  # loaded before the agent says hello
@@ -59,6 +64,7 @@ class _Resolver:
         self._kernel = kernel
         self._files = _index(kernel.modules)
         self._builtin = _load_builtin(kernel.modules)
+        self._takes_unsigned = _takes_unsigned(kernel)
         self._order: list[Module] = []
         self._seen: set[str] = set()
 
@@ -86,6 +92,8 @@ class _Resolver:
                 )
             return
         contents = _load_module(path)
+        if self._takes_unsigned:
+            contents = cut_signature(contents)
         info = parse_modinfo(contents)
         self._require_same_kernel(info, path)
         for other in info.soft_before:
@@ -115,6 +123,13 @@ def _index(folder: str) -> dict[str, str]:
 def _load_builtin(folder: str) -> set[str]:
     text = load_bounded(os.path.join(folder, "modules.builtin"), 4 * 1024 * 1024).decode("utf-8", "replace")
     return {module_name(os.path.basename(line).removesuffix(".ko")) for line in text.splitlines()}
+
+
+def _takes_unsigned(kernel: Kernel) -> bool:
+    """Return whether the kernel's configuration says that it loads modules without a signature."""
+    beside = os.path.join(os.path.dirname(kernel.image), f"config-{kernel.release}")
+    path = next((path for path in (beside, f"{kernel.modules}/config") if os.path.exists(path)), "")
+    return bool(path) and _NOT_FORCED in load_bounded(path, 4 * 1024 * 1024).splitlines()
 
 
 def _load_module(path: str) -> bytes:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from krunpy.core.errors import FormatError, HostError
 from krunpy.core.files import load_bounded
 from krunpy.formats.narrow import Fields
-from krunpy.guest.build import MAX_FIRMWARE
 from krunpy.guest.initrd import build_manifest_member
-from krunpy.guest.kernel import MAX_KERNEL
+from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL
 
 _PARTS = {"vmlinuz": MAX_KERNEL, "base.cpio": MAX_KERNEL, "firmware.bin": MAX_FIRMWARE}
 

@@ -23,6 +23,18 @@ TAMPER = "io.krunpy.tamper"
 PREPARED = "io.krunpy.prepared"
 POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
 
+_TAMPERS = (
+    "disk",
+    "initrd",
+    "cmdline",
+    "kernel",
+    "manifest",
+    "nonce",
+    "server-key",
+    "evidence",
+    "report-data",
+    "sealed",
+)
 MEANINGS: Mapping[str, str] = {
     CPUS: "virtual CPUs of the machine, 1 to 64; part of the launch digest",
     MEMORY_MIB: "memory of the machine in MiB, 128 to 1048576",
@@ -30,12 +42,12 @@ MEANINGS: Mapping[str, str] = {
     SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
     INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
     PREPARED: "set by the precreate hook: the workload is registered under this ID",
-    TAMPER: "disk, initrd, cmdline, kernel, manifest, nonce or server-key: play a dishonest host",
+    TAMPER: "play a dishonest host; one of " + ", ".join(_TAMPERS),
 }
+_OWN = (SOURCE, TAMPER)
 _RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
 _WORKLOAD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_WORKLOAD = 63
-_TAMPERS = ("disk", "initrd", "cmdline", "kernel", "manifest", "nonce", "server-key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,21 @@ def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
         prepared=annotations.get(PREPARED),
         tamper=_take_choice(annotations, TAMPER, _TAMPERS),
     )
+
+
+def require_no_own(annotations: Mapping[str, object]) -> None:
+    """Refuse the annotations that only krunpy may write, into a bundle that it made itself.
+
+    An engine copies the annotations of an image into config.json: whoever made the image would otherwise choose
+    a directory of this host to be read. Raises BundleError.
+    """
+    for name in _OWN:
+        if name in annotations:
+            raise BundleError(
+                f"cannot use annotation {name}",
+                why="only `krunpy run` and `krunpy quickstart` may set it: an image's annotations come here too",
+                next="run the source itself, with `krunpy run SOURCE`",
+            )
 
 
 def _take_choice(annotations: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str | None:

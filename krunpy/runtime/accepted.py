@@ -83,7 +83,9 @@ RULES: Mapping[str, Rule] = {
     "linux.intelRdt": Rule(REFUSED, _NO_LIMIT),
     "linux.memoryPolicy": Rule(REFUSED, _NO_LIMIT),
     "linux.personality": Rule(REFUSED, "the guest runs programs of its own architecture only"),
-    "linux.resources.memory.limit": Rule(GUEST, "sizes the machine; the host's memory cgroup gets no limit"),
+    "linux.resources.memory.limit": Rule(
+        GUEST, "sizes the machine, 128 MiB at least; the memory cgroup gets no limit"
+    ),
     "linux.resources.memory.reservation": Rule(NOWHERE, "the machine's memory is fixed"),
     "linux.resources.memory.swap": Rule(NOWHERE, "the guest has no swap"),
     "linux.resources.memory.swappiness": Rule(NOWHERE, "the guest has no swap"),

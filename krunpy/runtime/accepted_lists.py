@@ -15,17 +15,13 @@ if TYPE_CHECKING:
 
 _ID_LENGTH = 64  # hex digits of an engine's container ID
 _HEX = frozenset("0123456789abcdef")
-_NO_NETWORK = "the guest has no network yet, and keeps the file of its image"
+_HANDED_OVER = "its contents are handed over by the host if the manifest allows it"
 
 # What podman and docker bind into every container: destination -> file name, where it holds, reason.
 _ENGINE_FILES: Mapping[str, tuple[str, str, str]] = {
-    "/etc/resolv.conf": ("resolv.conf", NOWHERE, _NO_NETWORK),
-    "/etc/hosts": ("hosts", NOWHERE, _NO_NETWORK),
-    "/etc/hostname": (
-        "hostname",
-        NOWHERE,
-        "the guest gets the host name by itself, and keeps its image's file",
-    ),
+    "/etc/resolv.conf": ("resolv.conf", GUEST, _HANDED_OVER),
+    "/etc/hosts": ("hosts", GUEST, _HANDED_OVER),
+    "/etc/hostname": ("hostname", GUEST, _HANDED_OVER),
     "/run/.containerenv": (".containerenv", NOWHERE, "it describes the host's engine"),
     "/dev/shm": ("shm", GUEST, "the guest has its own; the host's is not shared"),  # noqa: S108
 }
@@ -41,6 +37,16 @@ _KERNEL_MOUNTS: Mapping[str, tuple[str, str, str]] = {
 _INIT = "/run/podman-init"
 _SECRETS = "/run/secrets"
 _DEFAULT_SYSCTLS = {"net.ipv4.ping_group_range": "0 0"}  # containers.conf of podman 4 and 5
+
+
+# what the agent takes of a tmpfs's options: images/guest/agent/options.c
+_TMPFS_DATA = ("size=", "mode=", "uid=", "gid=", "nr_inodes=", "nr_blocks=", "huge=")
+_TMPFS_WORDS = frozenset(
+    "ro rw nosuid suid nodev dev noexec exec noatime atime nodiratime diratime relatime strictatime sync async".split()
+)
+_SAYS_NOTHING = frozenset(
+    "private rprivate slave rslave shared rshared unbindable runbindable defaults tmpcopyup notmpcopyup".split()
+)
 
 
 class _Mount(NamedTuple):
@@ -86,9 +92,17 @@ def _review_mount(mount: _Mount) -> tuple[str, str]:
 def _review_tmpfs(mount: _Mount) -> tuple[str, str]:
     if mount.destination == "/dev":
         return GUEST, "the guest's own"
+    unknown = [word for word in mount.options if not is_tmpfs_option(word) and word not in _SAYS_NOTHING]
+    if unknown:
+        return REFUSED, f"{shorten(unknown[0])} is not an option that a tmpfs of the guest has"
     if "tmpcopyup" in mount.options and "notmpcopyup" not in mount.options:
         return GUEST, "a tmpfs of the guest, empty: the image's files below it are not copied up"
     return GUEST, "a tmpfs of the guest, part of the manifest"
+
+
+def is_tmpfs_option(word: str) -> bool:
+    """Say whether a mount option means something to a tmpfs of the guest."""
+    return word in _TMPFS_WORDS or word.startswith(_TMPFS_DATA)
 
 
 def _review_bind(mount: _Mount) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from krunpy.client.server import Registration, ServerClient
-from krunpy.core.errors import UsageError
+from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.formats.manifest import ServerIdentity
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ONE_RUN_EXPIRY_S = 3600  # seconds until a registration for one run ends by itself
 _TOKEN_LIMIT = 4096  # bytes
+_BLANK, _DELETE = 0x20, 0x7F  # what is between is printable
 
 
 class Broker:
@@ -116,15 +117,28 @@ class Broker:
             self._embedded = None
 
 
+def _load_token(path: str) -> Secret:
+    """Return the token in a file. Raises HostError if it cannot be read, UsageError if it is no token."""
+    hint = "point token_file to what `krunpy server token create` printed"
+    try:
+        contents = load_bounded(path, _TOKEN_LIMIT).strip()
+    except (FormatError, HostError) as error:
+        error.next = hint
+        raise
+    if not contents or not all(_BLANK < octet < _DELETE for octet in contents):
+        raise UsageError(
+            f"cannot use the token in {path}", why="wanted one line of printable ASCII", next=hint
+        )
+    return Secret(contents)
+
+
 def open_broker(settings: Settings) -> Broker:
     """Return the configured server, or start an embedded one.
 
     Raises UsageError if the configuration is incomplete, HostError if the token cannot be read.
     """
     if settings.server_url:
-        token = (
-            Secret(load_bounded(settings.token_file, _TOKEN_LIMIT).strip()) if settings.token_file else None
-        )
+        token = _load_token(settings.token_file) if settings.token_file else None
         return Broker(
             settings, ServerClient(settings.server_url, token=token, ca_file=settings.ca_file), None
         )

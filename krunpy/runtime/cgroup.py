@@ -13,7 +13,7 @@ import os
 import time
 
 from krunpy.core.errors import BundleError, HostError
-from krunpy.runtime.process import SIGKILL, find_start_time
+from krunpy.runtime.process import find_start_time, kill_and_wait
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,10 +174,9 @@ def kill_members(directories: Sequence[str]) -> None:
         if not _is_leaf(directories, directory):
             continue
         for pid in _members(directory):
-            try:
-                os.kill(pid, SIGKILL)
-            except ProcessLookupError:
-                continue
+            start_time = find_start_time(pid)
+            if start_time is not None:
+                kill_and_wait(pid, start_time, timeout_s=_REMOVE_TIMEOUT_S)
 
 
 def remove_cgroups(directories: Sequence[str]) -> None:
@@ -195,15 +194,21 @@ def remove_cgroups(directories: Sequence[str]) -> None:
 
 
 def plan_removal(hierarchies: Sequence[Hierarchy], path: str, others: Collection[str]) -> list[str]:
-    """Return which directories of a cgroup path are ours to remove later, parents first: those not there yet.
+    """Return which directories of a cgroup path are ours to remove later, parents first.
+
+    The container's own always, as crun has it; of its parents those that are not there yet.
 
     others: those that other containers of ours made: whoever goes last removes what was shared. Ask, and write
     the answer down, before `make_cgroups`: a `create` that is killed has then told what it was about to make.
     """
     parts = path[1:].split("/")
     prefixes = ["/" + "/".join(parts[: count + 1]) for count in range(len(parts))]
-    every = [f"{hierarchy.directory}{prefix}" for hierarchy in hierarchies for prefix in prefixes]
-    return [directory for directory in every if directory in others or not os.path.exists(directory)]
+    every = [(f"{hierarchy.directory}{prefix}", prefix) for hierarchy in hierarchies for prefix in prefixes]
+    return [
+        directory
+        for directory, prefix in every
+        if prefix == path or directory in others or not os.path.exists(directory)
+    ]
 
 
 def _members(directory: str) -> list[int]:

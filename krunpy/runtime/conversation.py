@@ -12,17 +12,43 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from krunpy.client.relay import attest_guest, read_frame, write_frame
+from krunpy.core.errors import EvidenceError
 from krunpy.formats.frames import FrameType
-from krunpy.runtime.tamper import Tamper, tamper_nonce
+from krunpy.runtime.tamper import Tamper, flip_bit, tamper_evidence, tamper_nonce
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from krunpy.client.relay import Attested, Frame
-    from krunpy.client.server import Challenge, Released, ServerClient
+    from krunpy.client.relay import Attested, Frame, Server
+    from krunpy.client.server import Challenge, Released
     from krunpy.core.octets import Digest32, PublicKey32
     from krunpy.tee.software import UnsafeSoftwareTee
+
+
+class WatchedServer:
+    """A server, and whether it may have released something: then the use that was registered is gone."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.may_have_released = False
+
+    def challenge(self, manifest_hash: Digest32) -> Challenge:
+        """Open a session."""
+        return self._server.challenge(manifest_hash)
+
+    def attest(
+        self, *, session: str, tee: str, guest_key: PublicKey32, manifest_hash: Digest32, evidence: bytes
+    ) -> Released:
+        """Hand in evidence."""
+        self.may_have_released = True  # also if its answer is lost
+        try:
+            return self._server.attest(
+                session=session, tee=tee, guest_key=guest_key, manifest_hash=manifest_hash, evidence=evidence
+            )
+        except EvidenceError:
+            self.may_have_released = False
+            raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +56,7 @@ class Conversation:
     """Guest and server, and how long the whole may take (seconds)."""
 
     channel: socket.socket
-    client: ServerClient
+    client: Server
     tee: UnsafeSoftwareTee
     timeout_s: float
     tamper: str
@@ -64,7 +90,7 @@ class Conversation:
 class _DishonestServer:
     """What a host between guest and server could do to their answers."""
 
-    def __init__(self, client: ServerClient, tamper: str) -> None:
+    def __init__(self, client: Server, tamper: str) -> None:
         self._client = client
         self._tamper = tamper
 
@@ -77,9 +103,13 @@ class _DishonestServer:
     def attest(
         self, *, session: str, tee: str, guest_key: PublicKey32, manifest_hash: Digest32, evidence: bytes
     ) -> Released:
+        if self._tamper in (Tamper.EVIDENCE, Tamper.REPORT_DATA):
+            evidence = tamper_evidence(evidence, Tamper(self._tamper))
         released = self._client.attest(
             session=session, tee=tee, guest_key=guest_key, manifest_hash=manifest_hash, evidence=evidence
         )
         if self._tamper == Tamper.SERVER_KEY:
             return replace(released, signature=Ed25519PrivateKey.generate().sign(released.sealed))
+        if self._tamper == Tamper.SEALED:
+            return replace(released, sealed=flip_bit(released.sealed, len(released.sealed) - 1))
         return released

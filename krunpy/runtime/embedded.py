@@ -6,12 +6,13 @@ Its store is shared by every embedded server of this installation; it ends with 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import BrokerError
+from krunpy.core.errors import BrokerError, HostError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.core.proc import clean_environment
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from krunpy.core.settings import Settings
 
 URL_IN_MANIFEST = "embedded:"  # the port differs from run to run; the key is what identifies the server
+KEY_SIZE = 32  # bytes of an Ed25519 private key
 READY_TIMEOUT_S = 60.0  # the first start makes keys
 _TOKEN_LIMIT = 4096  # bytes
+_MESSAGES_LIMIT = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,21 +36,32 @@ class EmbeddedServer:
     store: str
     _stop: int
     _ready: int
+    _messages: int
 
     def wait_until_ready(self) -> None:
         """Return when the server has made its keys and listens. Raises BrokerError if it ends before."""
+        poller = select.poll()
+        poller.register(self._ready, select.POLLIN)
+        if not poller.poll(READY_TIMEOUT_S * 1000):
+            raise BrokerError(
+                "cannot start the embedded server",
+                why=f"it is not ready after {READY_TIMEOUT_S:g} s",
+                next=f"see whether another process holds {self.store}",
+            )
         with open(self._ready, "rb", closefd=False) as stream:
             if not stream.readline(256):
+                said = os.pread(self._messages, _MESSAGES_LIMIT, 0).decode(errors="replace").strip()
                 raise BrokerError(
                     "cannot start the embedded server",
-                    why="it ended at once; its messages are above",
-                    next=f"look at {self.store}",
+                    why=said.rpartition("\n")[2].removeprefix("krunpy: ") or "it ended at once",
+                    next=f"mend or remove what is broken in {os.path.dirname(self.store)}",
                 )
 
     def stop(self) -> None:
         """End the server and wait for it."""
         os.close(self._stop)
         os.close(self._ready)
+        os.close(self._messages)
         os.waitpid(self.pid, 0)
 
 
@@ -59,8 +73,10 @@ def store_of(settings: Settings) -> str:
 def start_embedded_server(settings: Settings) -> EmbeddedServer:
     """Start a server process that listens on a free port of 127.0.0.1; it is ready a moment later.
 
-    Connections made before it is ready wait in the socket's queue.
+    Connections made before it is ready wait in the socket's queue. What it says on standard error is kept for
+    `wait_until_ready`: an error of a server that nobody needed is not the user's.
     """
+    messages = os.memfd_create("krunpy-server", os.MFD_CLOEXEC)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     stop_read, stop_write = os.pipe()
     ready_read, ready_write = os.pipe()
@@ -80,14 +96,25 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
                 str(inherited[2]),
             ),
         ]
-        pid = os.posix_spawn(sys.executable, argv, clean_environment())
+        actions = [(os.POSIX_SPAWN_DUP2, messages, 2)]
+        pid = os.posix_spawn(sys.executable, argv, clean_environment(), file_actions=actions)
         port = listener.getsockname()[1]
+    except OSError as error:
+        for descriptor in (messages, stop_write, ready_read):
+            os.close(descriptor)
+        why = (error.strerror or "error").lower()
+        raise HostError("cannot start the embedded server", why=why) from error
     finally:
         listener.close()
         os.close(stop_read)
         os.close(ready_write)
     return EmbeddedServer(
-        url=f"http://127.0.0.1:{port}", pid=pid, store=store_of(settings), _stop=stop_write, _ready=ready_read
+        url=f"http://127.0.0.1:{port}",
+        pid=pid,
+        store=store_of(settings),
+        _stop=stop_write,
+        _ready=ready_read,
+        _messages=messages,
     )
 
 
@@ -112,5 +139,12 @@ def find_embedded_key(settings: Settings) -> PublicKey32 | None:
     path = os.path.join(store_of(settings), SIGNING_KEY_FILE)
     if not (os.path.exists(path) and os.path.exists(os.path.join(store_of(settings), ADMIN_TOKEN_FILE))):
         return None
-    private = Ed25519PrivateKey.from_private_bytes(load_bounded(path, 32))
+    contents = load_bounded(path, _TOKEN_LIMIT)
+    if len(contents) != KEY_SIZE:
+        raise HostError(
+            f"cannot use {path}",
+            why=f"it has {len(contents)} bytes, wanted {KEY_SIZE}",
+            next=f"restore it from a backup, or remove {store_of(settings)} and register everything again",
+        )
+    private = Ed25519PrivateKey.from_private_bytes(contents)
     return PublicKey32(private.public_key().public_bytes_raw())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError
-from krunpy.oci.annotations import parse_annotations
+from krunpy.oci.annotations import parse_annotations, require_no_own
 from krunpy.oci.bundle import Bundle, parse_bundle
 from krunpy.oci.document import load_document, parse_document
 from krunpy.runtime.accepted import port_settings, require_accepted, review_config
@@ -35,6 +35,7 @@ class Request:
     launcher:       argv of the launcher; the container's directory is added.
     cgroup_manager: "cgroupfs", "systemd" or "disabled".
     preserve_fds:   how many descriptors from 3 on the caller wants in the container.
+    is_own_bundle:  krunpy made the bundle: its annotations may name a source.
     """
 
     container_id: str
@@ -47,6 +48,7 @@ class Request:
     console_socket: str = ""
     cgroup_manager: str = "cgroupfs"
     preserve_fds: int = 0
+    is_own_bundle: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ def take_in(request: Request) -> Intake:
     ]
     require_accepted(settings, request.container_id)
     bundle = parse_bundle(raw, request.bundle)
+    if not request.is_own_bundle:
+        require_no_own(bundle.annotations)
     wishes = parse_annotations(bundle.annotations)
     process = bundle.process
     if process is None:

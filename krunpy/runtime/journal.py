@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, KrunpyError
 from krunpy.formats.frames import FailReason
-from krunpy.runtime.container import FAILURE, TIMINGS, write_file
+from krunpy.runtime.container import AFTERMATH, FAILURE, TIMINGS, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,18 @@ class Journal:
 
     def write_failure(self, error: KrunpyError, status: int) -> None:
         """Write an error and the exit status it led to."""
-        self._write(FAILURE, {"what": error.what, "why": error.why, "next": error.next, "status": status})
+        fields: dict[str, object] = {
+            "what": error.what,
+            "why": error.why,
+            "next": error.next,
+            "status": status,
+        }
+        self._write(FAILURE, fields)
+        try:
+            with open(f"{self._directory}/{AFTERMATH}", encoding="utf-8", errors="surrogateescape") as stream:
+                write_file(stream.read(), json.dumps(fields).encode())
+        except (OSError, HostError):
+            return  # nothing was released, or there is no room for it: the failure was told already
 
     def _write(self, name: str, fields: dict[str, object]) -> None:
         try:

@@ -6,6 +6,7 @@ imports is heavy, and gone from memory when the workload runs. It is not trusted
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -26,11 +27,20 @@ from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import DOCUMENT_LIMIT
 from krunpy.runtime import control
 from krunpy.runtime.broker import Broker, open_broker
-from krunpy.runtime.container import CONFIG, load_container
-from krunpy.runtime.conversation import Conversation
+from krunpy.runtime.container import AFTERMATH, CONFIG, load_container, write_file
 from krunpy.runtime.embedded import authority_directory
+from krunpy.runtime.engine_files import load_engine_files
+from krunpy.runtime.limits import choose_memory_mib
 from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
-from krunpy.runtime.prepare import Prepared, convert_source, describe_launch, load_key, open_cache, prepare
+from krunpy.runtime.prepare import (
+    complete,
+    convert_source,
+    describe_launch,
+    draft,
+    failures_directory,
+    load_key,
+    open_cache,
+)
 from krunpy.runtime.request import HostSettings
 from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_initrd, tamper_kernel
 from krunpy.vmm.probe import choose_accel
@@ -38,10 +48,12 @@ from krunpy.vmm.probe import choose_accel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from krunpy.core.octets import LaunchDigest
     from krunpy.core.settings import Settings
     from krunpy.guest.payload import GuestPayload
     from krunpy.oci.bundle import Bundle
+    from krunpy.runtime.conversation import WatchedServer
+    from krunpy.runtime.machine import LoadedFiles
+    from krunpy.runtime.prepare import Drafted, Prepared
     from krunpy.tee.software import UnsafeSoftwareTee
 
 KEPT_LAUNCHES = 100
@@ -82,44 +94,37 @@ def launch(job: Job, channel: socket.socket) -> None:
     broker = open_broker(job.settings)
     job.clock.step("server", broker.describe())
     try:
-        prepared, held = _prepare(job, broker)
-        registering = _Background(lambda: _register(job, broker, prepared))
-        tee, digest = _request_machine(job, prepared, held)
-        stdin_is_empty = _await_start(job.shim)
-        was_registered = registering.join()
-        job.clock.step("register", prepared.parsed.workload)
-        try:
-            _converse(job, broker, channel, tee, stdin_is_empty=stdin_is_empty)
-        except KrunpyError as error:
-            if was_registered:
-                _give_back(broker, prepared.parsed.workload)
-            if isinstance(error, HostError) and digest != prepared.digest:
-                error.add_note(
-                    "what the machine loaded is not what was registered: it may not be able to boot"
-                )
-            raise
+        drafted, held = _draft(job, broker)
+        payload = _tampered_payload(job, drafted)
+        files = _request_machine(job, drafted, payload, held)
+        _attest(job, broker, channel, drafted, payload, files)
     finally:
         broker.close()
 
 
-def _request_machine(job: Job, prepared: Prepared, held: int) -> tuple[UnsafeSoftwareTee, LaunchDigest]:
-    """Load and measure the machine and ask the shim to start it; it does so when `start` was called."""
-    disk = open_disk(prepared.image.disk_path)
-    require_intact(prepared.image, disk)
+def _draft(job: Job, broker: Broker) -> tuple[Drafted, int]:
+    spec = job.wishes.source or f"dir:{job.bundle.root}"
+    image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
+    held = open_cache(job.settings).hold(image)
+    job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
+    identity = broker.identity()
+    workload = job.wishes.workload or ""
+    return draft(job.settings, job.bundle, image, identity=identity, workload=workload), held
+
+
+def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: int) -> LoadedFiles:
+    """Load the machine's files and ask the shim to start it; it does so when `start` was called.
+
+    It boots while it is measured: the files are sealed, and without a release it holds no secret.
+    """
+    disk = open_disk(drafted.image.disk_path)
+    require_intact(drafted.image, disk)
     if job.wishes.tamper == Tamper.DISK:
-        disk = copy_disk_with_flip(disk, prepared.image.disk)
-    payload = _tampered_payload(job, prepared)
+        disk = copy_disk_with_flip(disk, drafted.image.disk)
     files = load_files(payload)
-    tee, digest = measure_loaded(
-        files,
-        cpus=_cpus(job),
-        host_data=HostData(prepared.manifest_hash),
-        authority_dir=authority_directory(job.settings),
-    )
-    _keep_description(job, payload, digest.hex())
     request = make_machine_request(
         files,
-        accel=choose_accel(job.settings.accel, prepared.guest, job.settings.data_dir),
+        accel=choose_accel(job.settings.accel, drafted.guest, job.settings.data_dir),
         memory_mib=_memory_mib(job),
         cpus=_cpus(job),
         channel_fd=control.GUEST_FD,
@@ -133,24 +138,45 @@ def _request_machine(job: Job, prepared: Prepared, held: int) -> tuple[UnsafeSof
     }
     control.send_message(job.shim, fields, request.descriptors)
     os.close(control.GUEST_FD)
-    job.clock.step("measure", digest.hex()[:16])
-    return tee, digest
+    return files
 
 
-def _prepare(job: Job, broker: Broker) -> tuple[Prepared, int]:
-    spec = job.wishes.source or f"dir:{job.bundle.root}"
-    image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
-    held = open_cache(job.settings).hold(image)
-    job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
-    prepared = prepare(
-        job.settings,
-        job.bundle,
-        image,
-        identity=broker.identity(),
-        workload=job.wishes.workload or "",
-        cpus=_cpus(job),
-    )
-    return prepared, held
+def _attest(
+    job: Job,
+    broker: Broker,
+    channel: socket.socket,
+    drafted: Drafted,
+    payload: GuestPayload,
+    files: LoadedFiles,
+) -> None:
+    """While the machine boots, check the guest, register and measure; then attest."""
+    from krunpy.runtime.conversation import WatchedServer
+
+    prepared = complete(drafted, cpus=_cpus(job))
+    registering = _Background(lambda: _register(job, broker, prepared))
+    server: WatchedServer | None = None
+    digest = prepared.digest
+    try:
+        tee, digest = measure_loaded(
+            files,
+            cpus=_cpus(job),
+            host_data=HostData(prepared.manifest_hash),
+            authority_dir=authority_directory(job.settings),
+        )
+        _keep_description(job, payload, digest.hex())
+        job.clock.step("measure", digest.hex()[:16])
+        stdin_is_empty = _await_start(job.shim)
+        registering.join()
+        job.clock.step("register", prepared.parsed.workload)
+        server = WatchedServer(broker.client)
+        _converse(job, server, channel, tee, stdin_is_empty=stdin_is_empty)
+    except KrunpyError as error:
+        # a use that was taken is not given back: it would be another run's
+        if registering.was_done() and not (server and server.may_have_released):
+            _give_back(broker, prepared.parsed.workload)
+        if isinstance(error, HostError) and digest != prepared.digest:
+            error.add_note("what the machine loaded is not what was registered: it may not be able to boot")
+        raise
 
 
 def _register(job: Job, broker: Broker, prepared: Prepared) -> bool:
@@ -170,25 +196,28 @@ def _give_back(broker: Broker, workload: str) -> None:
 
 
 def _converse(
-    job: Job, broker: Broker, channel: socket.socket, tee: UnsafeSoftwareTee, *, stdin_is_empty: bool
+    job: Job, server: WatchedServer, channel: socket.socket, tee: UnsafeSoftwareTee, *, stdin_is_empty: bool
 ) -> None:
+    from krunpy.runtime.conversation import Conversation
+
     conversation = Conversation(
         channel=channel,
-        client=broker.client,
+        client=server,
         tee=tee,
         timeout_s=job.settings.boot_timeout_s,
         tamper=job.wishes.tamper or "",
         said_hello=lambda: job.clock.step("launch"),
     )
-    host = HostSettings(hostname=job.bundle.hostname)
+    host = HostSettings(hostname=job.bundle.hostname, etc=load_engine_files(job.bundle.mounts))
     attested = conversation.hold(host.encode(stdin_is_empty=stdin_is_empty))
     for note in attested.notes:
         control.send_message(job.shim, {"kind": "note", "text": note})
+    _keep_aftermath(job, attested.attestation)
     job.clock.step("attest", attested.attestation)
 
 
-def _tampered_payload(job: Job, prepared: Prepared) -> GuestPayload:
-    payload = prepared.payload
+def _tampered_payload(job: Job, drafted: Drafted) -> GuestPayload:
+    payload = drafted.payload
     match job.wishes.tamper:
         case Tamper.KERNEL:
             return replace(payload, kernel=tamper_kernel(payload.kernel))
@@ -197,7 +226,7 @@ def _tampered_payload(job: Job, prepared: Prepared) -> GuestPayload:
         case Tamper.CMDLINE:
             return replace(payload, cmdline=payload.cmdline + " krunpy.tampered")
         case Tamper.MANIFEST:
-            return assemble_payload(prepared.guest, prepared.manifest.replace(b'"umask":18', b'"umask":19'))
+            return assemble_payload(drafted.guest, drafted.manifest.replace(b'"umask":18', b'"umask":19'))
         case _:
             return payload
 
@@ -208,9 +237,29 @@ def _keep_description(job: Job, payload: GuestPayload, digest: str) -> None:
     make_private_directory(folder)
     described = describe_launch(payload, cpus=_cpus(job), name="this launch")
     write_atomically(os.path.join(folder, f"{digest}.json"), json.dumps(described.to_dict()).encode())
-    names = sorted(os.listdir(folder), key=lambda name: os.stat(os.path.join(folder, name)).st_mtime)
-    for name in names[:-KEPT_LAUNCHES]:
-        os.unlink(os.path.join(folder, name))
+    keep_newest(folder, KEPT_LAUNCHES)
+
+
+def _keep_aftermath(job: Job, attestation: str) -> None:
+    """Say where the shim keeps why the guest did not run what was released to it, for `krunpy explain`."""
+    if not attestation.isalnum():
+        return  # not a name that this server gives
+    folder = failures_directory(job.settings)
+    make_private_directory(folder)
+    keep_newest(folder, KEPT_LAUNCHES - 1)
+    path = os.path.join(folder, f"{attestation}.json")
+    write_file(os.path.join(job.directory, AFTERMATH), os.fsencode(path))
+
+
+def keep_newest(folder: str, count: int) -> None:
+    """Remove all but the newest files of a folder. Others may add and remove files meanwhile."""
+    found: list[tuple[int, str]] = []
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            found.append((os.stat(os.path.join(folder, name)).st_mtime_ns, name))
+    for _, name in sorted(found)[:-count]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
 
 
 def _await_start(shim: socket.socket) -> bool:
@@ -225,7 +274,11 @@ def _cpus(job: Job) -> int:
 
 
 def _memory_mib(job: Job) -> int:
-    return job.wishes.memory_mib or job.settings.memory_mib
+    return choose_memory_mib(
+        limit=job.bundle.linux.resources.memory_limit,
+        wish=job.wishes.memory_mib,
+        default=job.settings.memory_mib,
+    )
 
 
 class _Background:
@@ -247,6 +300,11 @@ class _Background:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._result
+
+    def was_done(self) -> bool:
+        """Return what it returned, or False if it raised."""
+        self._thread.join()
         return self._result
 
 

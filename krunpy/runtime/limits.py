@@ -1,4 +1,4 @@
-"""linux.resources as lines for cgroup files: arithmetic only, nothing is written here.
+"""linux.resources as lines for cgroup files, and as the machine's memory: arithmetic, nothing is written here.
 
 Each limit is given for both versions of cgroups; `cgroup.apply_limits` writes those whose file exists.
 Source: OCI runtime specification, config-linux.md, "Control groups"; the weight formula is crun's and runc's.
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _DEFAULT_PERIOD = 100_000  # microseconds
+_MIB = 1024 * 1024
+_MOST_MEMORY_MIB = 1 << 20
+LEAST_MEMORY_MIB = 128  # below that no guest boots
 
 
 def cgroup_limits(resources: Mapping[str, object]) -> dict[str, str]:
@@ -38,6 +41,18 @@ def cgroup_limits(resources: Mapping[str, object]) -> dict[str, str]:
         if isinstance(value, str) and value:
             limits[file] = value
     return limits
+
+
+def choose_memory_mib(*, limit: int | None, wish: int | None, default: int) -> int:
+    """Return the memory of the machine in MiB: the wish, else the limit, else the default.
+
+    limit: linux.resources.memory.limit in bytes; none if it is missing or not positive. A wish never gets more
+    than the limit; nothing gets less than LEAST_MEMORY_MIB.
+    """
+    if limit is None or limit <= 0:
+        return wish or default
+    most = max(LEAST_MEMORY_MIB, limit // _MIB)
+    return min(wish or most, most, _MOST_MEMORY_MIB)
 
 
 def _object(parent: Mapping[str, object], name: str) -> Mapping[str, object]:

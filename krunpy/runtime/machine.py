@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from krunpy.measure.kernel_hashes import hash_direct_boot
-from krunpy.measure.launch import LaunchInputs, find_layout, iter_launch_pages
-from krunpy.tee.authority import open_authority
-from krunpy.tee.software import UnsafeSoftwareTee
 from krunpy.vmm.files import make_sealed_file, read_sealed_file
 from krunpy.vmm.qemu import build_argv, require_qemu
 from krunpy.vmm.spec import Accel, VmSpec
@@ -20,6 +15,7 @@ if TYPE_CHECKING:
 
     from krunpy.core.octets import HostData, LaunchDigest
     from krunpy.guest.payload import GuestPayload
+    from krunpy.tee.software import UnsafeSoftwareTee
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +45,14 @@ def measure_loaded(
 
     The pages are made from the bytes in the sealed files, in the order in which a launch measures them.
     """
+    # 40 ms of imports that must not stand before the machine's start
+    from datetime import UTC, datetime
+
+    from krunpy.measure.kernel_hashes import hash_direct_boot
+    from krunpy.measure.launch import LaunchInputs, find_layout, iter_launch_pages
+    from krunpy.tee.authority import open_authority
+    from krunpy.tee.software import UnsafeSoftwareTee
+
     firmware = read_sealed_file(files.firmware)
     inputs = LaunchInputs(
         layout=find_layout(firmware),

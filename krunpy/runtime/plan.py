@@ -65,6 +65,7 @@ def make_config(plan: Plan) -> dict[str, object]:
     config = _load_bundle_config(plan) if _is_bundle(plan.source) else _make_image_config(plan)
     given = config.get("annotations")
     annotations = dict(cast("dict[str, str]", given)) if isinstance(given, dict) else {}
+    names.require_no_own(annotations)
     config["annotations"] = annotations | _make_annotations(plan)
     return config
 

@@ -17,14 +17,6 @@ from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.keys import load_build_secret, load_disk_key
 from krunpy.image.source import open_source
-from krunpy.measure.description import (
-    LaunchDescription,
-    measure_cmdline,
-    measure_file,
-    measure_firmware,
-    predict_described,
-)
-from krunpy.measure.launch import find_layout
 from krunpy.runtime.request import make_manifest
 
 if TYPE_CHECKING:
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from krunpy.core.settings import Settings
     from krunpy.guest.payload import Guest
     from krunpy.image.workload import WorkloadImage
+    from krunpy.measure.description import LaunchDescription
     from krunpy.oci.bundle import Bundle
 
 TEES = ("software",)
@@ -40,15 +33,13 @@ IMAGE_PREFIX = "image:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A workload that is ready to be registered and launched."""
+class Drafted:
+    """What a machine can boot, before anybody has checked or measured it."""
 
     image: WorkloadImage
     manifest: bytes
     guest: Guest
     payload: GuestPayload
-    description: LaunchDescription
-    digest: LaunchDigest
 
     @property
     def parsed(self) -> Manifest:
@@ -61,9 +52,22 @@ class Prepared:
         return hash_manifest(self.manifest)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Drafted):
+    """A workload that is ready to be registered: its guest is what was built, its launch digest is predicted."""
+
+    description: LaunchDescription
+    digest: LaunchDigest
+
+
 def open_cache(settings: Settings) -> ImageCache:
     """Return the cache that all runs share."""
     return ImageCache(settings.cache_dir, time.time)  # noqa: TID251 - the clock is passed from here
+
+
+def failures_directory(settings: Settings) -> str:
+    """Return where failures after a release are kept, one file for an attestation."""
+    return os.path.join(settings.data_dir, "failures")
 
 
 def convert_source(
@@ -98,6 +102,10 @@ def load_key(settings: Settings, image: WorkloadImage) -> Secret:
 
 def describe_launch(payload: GuestPayload, *, cpus: int, name: str) -> LaunchDescription:
     """Return what a launch digest of this payload is made from. name: of the guest build, for people."""
+    # 15 ms of imports that must not stand before the machine's start
+    from krunpy.measure.description import LaunchDescription, measure_cmdline, measure_file, measure_firmware
+    from krunpy.measure.launch import find_layout
+
     return LaunchDescription(
         layout=find_layout(payload.firmware),
         firmware=measure_firmware(f"firmware of {name}", payload.firmware),
@@ -105,6 +113,33 @@ def describe_launch(payload: GuestPayload, *, cpus: int, name: str) -> LaunchDes
         initrd=measure_file(f"initrd of {name}", payload.initrd),
         cmdline=measure_cmdline(payload.cmdline),
         vcpus=cpus,
+    )
+
+
+def draft(
+    settings: Settings, bundle: Bundle, image: WorkloadImage, *, identity: ServerIdentity, workload: str
+) -> Drafted:
+    """Return the manifest and the payload of a bundle on an image. Raises HostError if there is no guest."""
+    manifest = make_manifest(bundle, image.disk, server=identity, tees=TEES, workload=workload)
+    guest = load_guest(settings.guest_dir)
+    payload = assemble_payload(guest, manifest)
+    return Drafted(image=image, manifest=manifest, guest=guest, payload=payload)
+
+
+def complete(drafted: Drafted, *, cpus: int) -> Prepared:
+    """Return a draft with its predicted launch digest. Raises HostError if the guest is not what was built."""
+    from krunpy.measure.description import predict_described
+
+    require_unchanged(drafted.guest)
+    name = f"guest {os.path.basename(drafted.guest.folder)}"
+    description = describe_launch(drafted.payload, cpus=cpus, name=name)
+    return Prepared(
+        image=drafted.image,
+        manifest=drafted.manifest,
+        guest=drafted.guest,
+        payload=drafted.payload,
+        description=description,
+        digest=predict_described(description),
     )
 
 
@@ -121,19 +156,7 @@ def prepare(
 
     Raises HostError if the guest is not what was built.
     """
-    manifest = make_manifest(bundle, image.disk, server=identity, tees=TEES, workload=workload)
-    guest = load_guest(settings.guest_dir)
-    require_unchanged(guest)
-    payload = assemble_payload(guest, manifest)
-    description = describe_launch(payload, cpus=cpus, name=f"guest {os.path.basename(guest.folder)}")
-    return Prepared(
-        image=image,
-        manifest=manifest,
-        guest=guest,
-        payload=payload,
-        description=description,
-        digest=predict_described(description),
-    )
+    return complete(draft(settings, bundle, image, identity=identity, workload=workload), cpus=cpus)
 
 
 def make_identity(url: str, key: PublicKey32) -> ServerIdentity:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError
@@ -17,16 +18,18 @@ from krunpy.formats.manifest import (
     TmpfsMount,
     encode_manifest,
 )
+from krunpy.runtime.accepted_lists import is_tmpfs_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from krunpy.formats.manifest import Disk
     from krunpy.oci.bundle import Bundle
     from krunpy.oci.config import Mount
 
-# given by the engine anew for every container: a manifest with it would name one container, not a workload
-_ENGINE_ENV = ("HOSTNAME=",)
-_TMPFS_DATA = ("size=", "mode=", "uid=", "gid=", "nr_inodes=")
-_TMPFS_FLAGS = ("nosuid", "nodev", "noexec", "ro")
+ETC_TAGS = {"/etc/hosts": Tag.HOSTS, "/etc/resolv.conf": Tag.RESOLV_CONF, "/etc/hostname": Tag.HOSTNAME_FILE}
+# what the agent mounts on /dev/shm by itself; engines write it in these words
+_OWN_SHM = frozenset(("nosuid", "noexec", "nodev", "rw", "mode=1777", "size=65536k"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +37,13 @@ class HostSettings:
     """What the host passes at run time, outside the measurement; the agent applies what the manifest allows."""
 
     hostname: str = ""
+    etc: Mapping[str, bytes] = field(default_factory=dict)  # paths of ETC_TAGS
 
     def encode(self, *, stdin_is_empty: bool) -> bytes:
         """Return the payload of RUN."""
         items = [(int(Tag.HOSTNAME), self.hostname.encode())] if self.hostname else []
         items += [(int(Tag.STDIN_IS_EMPTY), b"")] if stdin_is_empty else []
+        items += [(int(ETC_TAGS[path]), contents) for path, contents in self.etc.items()]
         return encode_items(items)
 
 
@@ -60,7 +65,7 @@ def make_manifest(
         readonly_paths=bundle.linux.readonly_paths,
         readonly_root=bundle.root_readonly,
         mounts=tuple(_make_mount(mount) for mount in bundle.mounts if is_guest_tmpfs(mount)),
-        overrides=Overrides(hostname=True),
+        overrides=Overrides(etc=True, hostname=True),
     )
     if workload:
         return encode_manifest(manifest)
@@ -70,13 +75,17 @@ def make_manifest(
 
 def is_guest_tmpfs(mount: Mount) -> bool:
     """Return whether a mount of config.json becomes a tmpfs in the guest that the agent would not make itself."""
-    path = mount.destination
-    return mount.type == "tmpfs" and path != "/dev" and not path.startswith("/dev/")
+    path = "/" + mount.destination.strip("/")
+    is_own = path == "/dev" or (path == "/dev/shm" and _OWN_SHM.issuperset(_kept_options(mount)))  # noqa: S108
+    return mount.type == "tmpfs" and not is_own
+
+
+def _kept_options(mount: Mount) -> list[str]:
+    return [word for word in mount.options if is_tmpfs_option(word)]
 
 
 def _make_mount(mount: Mount) -> TmpfsMount:
-    kept = [word for word in mount.options if word in _TMPFS_FLAGS or word.startswith(_TMPFS_DATA)]
-    return TmpfsMount(path=mount.destination, options=",".join(kept))
+    return TmpfsMount(path=mount.destination, options=",".join(_kept_options(mount)))
 
 
 def _make_process(bundle: Bundle) -> Process:
@@ -84,9 +93,11 @@ def _make_process(bundle: Bundle) -> Process:
     if process is None:
         raise BundleError(f"cannot run bundle {bundle.path}", why="config.json has no process")
     capabilities = process.capabilities.bounding if process.capabilities else ()
+    # given by the engine anew for every container: a manifest with it would name one container, not a workload
+    engine_env = {f"HOSTNAME={name}" for name in (bundle.hostname, os.uname().nodename)}
     return Process(
         args=process.args,
-        env=tuple(item for item in process.env if not item.startswith(_ENGINE_ENV)),
+        env=tuple(item for item in process.env if item not in engine_env),
         cwd=process.cwd,
         uid=process.user.uid,
         gid=process.user.gid,

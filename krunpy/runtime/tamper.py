@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from krunpy.formats.manifest import Disk
 
 MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
+_REPORT = 4  # bytes into the evidence: behind the report's length
+_REPORT_DATA, _SIGNATURE = 0x50, 0x2A0  # bytes into an SNP report; SEV-SNP ABI 1.58, table 23
 _BOOT_MESSAGE = 0x40  # bytes into a bzImage: the old boot sector, which nothing runs
 
 
@@ -29,6 +31,9 @@ class Tamper(StrEnum):
     MANIFEST = "manifest"
     NONCE = "nonce"
     SERVER_KEY = "server-key"
+    EVIDENCE = "evidence"
+    REPORT_DATA = "report-data"
+    SEALED = "sealed"
 
 
 def flip_bit(data: bytes, at: int, bit: int = 0) -> bytes:
@@ -68,6 +73,12 @@ def copy_disk_with_flip(disk_fd: int, disk: Disk) -> int:
     byte = os.pread(copy, 1, place)
     os.pwrite(copy, bytes([byte[0] ^ 1]), place)
     return copy
+
+
+def tamper_evidence(evidence: bytes, kind: Tamper) -> bytes:
+    """Return evidence with one bit changed, in the report's report_data or in its signature."""
+    report_offset = _REPORT_DATA if kind is Tamper.REPORT_DATA else _SIGNATURE
+    return flip_bit(evidence, _REPORT + report_offset)
 
 
 def tamper_nonce(nonce: Nonce) -> Nonce:

@@ -154,6 +154,15 @@ def make_rootfs(path):
         os.mknod(path / "dev" / name, 0o666 | stat.S_IFCHR, os.makedev(1, minor))
 
 
+@pytest.fixture(scope="session")
+def rootfs_archive(tmp_path_factory):
+    """Return the path of a tar of the same root filesystem."""
+    directory = tmp_path_factory.mktemp("archive")
+    make_rootfs(directory / "rootfs")
+    subprocess.run(["tar", "-C", str(directory / "rootfs"), "-cf", str(directory / "tar"), "."], check=True)
+    return directory / "tar"
+
+
 @pytest.fixture
 def host(tmp_path):
     if not os.path.exists(BUSYBOX):

@@ -229,6 +229,13 @@ def test_notes_are_lines_on_stderr_that_cannot_move_the_cursor(host):
     assert host.run().stderr == b"krunpy: not?safe\nkrunpy: hostname refused\n"
 
 
+def _size(path):
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # being turned over
+        return 0
+
+
 @pytest.mark.parametrize("fault", ["notes", "console"])
 def test_a_guest_that_never_stops_talking_costs_no_memory_and_little_disk(host, fault):
     host.configure("true", fault=fault)
@@ -237,7 +244,7 @@ def test_a_guest_that_never_stops_talking_costs_no_memory_and_little_disk(host, 
         time.sleep(2)
         pid = int(re.search(r"pid=(\d+)", (host.root / "c1/state").read_text())[1])
         peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[1])
-        size = sum(path.stat().st_size for path in (host.root / "c1").glob("console.log*"))
+        size = sum(_size(host.root / "c1" / name) for name in ("console.log", "console.log.1"))
         host.call("kill", "c1", "9")
         process.stdout.read()
         process.stderr.read()
@@ -366,6 +373,21 @@ def test_a_create_killed_at_any_moment_is_cleaned_up(host, delay_ms):
         time.sleep(delay_ms / 1000)
         process.kill()
 
+    host.call("delete", "--force", "c1")
+
+    host.require_clean()
+
+
+def test_without_a_namespace_of_its_own_the_cgroup_ends_what_the_shim_left(host):
+    host.configure("sleep", "60")
+    words = ["setpriv", "--bounding-set=-sys_admin", *host.argv("create", "--bundle", str(host.bundle), "c1")]
+    subprocess.run(words, stdin=-3, stdout=-3, stderr=-3, check=True)
+    assert "contained=no" in (host.root / "c1/state").read_text()
+    host.call("start", "c1")
+    time.sleep(0.5)
+
+    pid = int(re.search(r"pid=(\d+)", (host.root / "c1/state").read_text())[1])
+    os.kill(pid, signal.SIGKILL)
     host.call("delete", "--force", "c1")
 
     host.require_clean()

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_rootfs
 
 pytestmark = [
     pytest.mark.root,
@@ -58,14 +57,11 @@ class Podman:
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory):
+def storage(rootfs_archive):
     """Give podman a storage of its own, with the image, under a short name: its runroot has at most 50 characters."""
     directory = Path(tempfile.mkdtemp(prefix="krp"))
-    rootfs, archive = tmp_path_factory.mktemp("image") / "rootfs", directory / "rootfs.tar"
-    make_rootfs(rootfs)
-    subprocess.run(["tar", "-C", str(rootfs), "-cf", str(archive), "."], check=True)
     options = storage_options(directory)
-    words = ["import", "-c", "ENV PATH=/bin", str(archive), Podman.image]
+    words = ["import", "-c", "ENV PATH=/bin", str(rootfs_archive), Podman.image]
     subprocess.run(["podman", *options, *words], check=True, capture_output=True)
     yield directory
     for words in (["rm", "-af", "-t", "0"], ["rmi", "-af"]):

@@ -72,6 +72,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         write_atomically(str(tmp_path / "no/f"), b"x")
 
 
+def test_processes_of_one_number_in_two_namespaces_do_not_meet_in_a_temporary_file(tmp_path):
+    path = tmp_path / "f"
+    (tmp_path / f"f.{os.getpid()}.new").write_bytes(b"of another launcher, or of one that was killed")
+
+    write_atomically(str(path), b"ours")
+
+    assert path.read_bytes() == b"ours"
+
+
 def test_a_long_file_is_refused_without_reading_it_all(tmp_path):
     path = tmp_path / "big"
     with open(path, "wb") as stream:

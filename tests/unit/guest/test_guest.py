@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from krunpy.core.errors import FormatError, HostError
 from krunpy.formats.bzimage import parse_kernel_release
 from krunpy.formats.cpio import parse_cpio
-from krunpy.formats.modinfo import parse_modinfo
+from krunpy.formats.modinfo import cut_signature, parse_modinfo
 from krunpy.guest.initrd import build_base, build_manifest_member
 from krunpy.guest.kernel import find_kernels, require_kernel
 from krunpy.guest.modules import REQUIRED, Module, load_modules
@@ -75,6 +75,45 @@ def test_modules_come_after_what_they_need_and_builtin_ones_are_left_out(tmp_pat
     assert names.index("dm_mod") < names.index("dm_bufio") < names.index("dm_verity")
     assert len(names) == len(set(names))
     assert modules.early[-1].name == "virtio_console"
+
+
+def sign(module, size=300):
+    return module + bytes(size) + struct.pack(">8xI", size) + b"~Module signature appended~\n"
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_cut"),
+    [
+        ("# CONFIG_MODULE_SIG_FORCE is not set\n", True),
+        ("CONFIG_MODULE_SIG_FORCE=y\n", False),
+        (None, False),
+    ],
+)
+def test_signatures_are_cut_off_only_if_the_kernel_says_it_does_without(tmp_path, setting, is_cut):
+    root = make_kernel_tree(tmp_path)
+    plain = make_module("xts")
+    (root / "lib/modules/6.1.0-1-cloud/kernel/xts.ko").write_bytes(sign(plain))
+    if setting is not None:
+        (root / "boot/config-6.1.0-1-cloud").write_text(f"CONFIG_MODULE_SIG=y\n{setting}")
+
+    modules = load_modules(require_kernel([str(root)]))
+
+    (found,) = [module.contents for module in modules.late if module.name == "xts"]
+    assert found == (plain if is_cut else sign(plain))
+
+
+def test_a_module_without_a_signature_stays_as_it_is():
+    assert cut_signature(make_module("xts")) == make_module("xts")
+
+
+def test_a_signature_longer_than_the_file_is_refused():
+    with pytest.raises(FormatError, match="signature of 4000 bytes is cut off"):
+        cut_signature(b"short" + struct.pack(">8xI", 4000) + b"~Module signature appended~\n")
+
+
+@given(st.binary(max_size=400), st.integers(0, 300))
+def test_cutting_undoes_signing(module, size):
+    assert cut_signature(sign(module, size)) == module
 
 
 def test_a_missing_module_is_named(tmp_path):

@@ -54,7 +54,7 @@ def test_every_setting_of_podman_has_a_place_and_a_reason(podman):
         ("root.path", GUEST),
         ("mounts /proc", GUEST),
         ("mounts /dev/shm", GUEST),
-        ("mounts /etc/resolv.conf", NOWHERE),
+        ("mounts /etc/resolv.conf", GUEST),
         ("mounts /sys/fs/cgroup", NOWHERE),
         ("linux.namespaces network", NOWHERE),
         ("linux.seccomp", NOWHERE),
@@ -132,6 +132,12 @@ def test_what_cannot_hold_is_refused_by_name_with_a_reason(config, name):
 )
 def test_what_asks_for_nothing_or_can_hold_is_accepted(config):
     assert refused(config) == []
+
+
+def test_an_option_that_no_tmpfs_of_the_guest_has_is_refused_and_not_dropped():
+    mount = {"destination": "/scratch", "type": "tmpfs", "options": ["rprivate", "tmpcopyup", "mpol=local"]}
+
+    assert refused({"mounts": [mount]}) == ["mounts /scratch"]
 
 
 def test_every_rule_that_refuses_does_refuse():

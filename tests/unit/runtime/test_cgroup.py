@@ -7,6 +7,7 @@ from krunpy.runtime.cgroup import (
     make_cgroups,
     map_path,
     parse_hierarchies,
+    plan_removal,
     remove_cgroups,
 )
 from krunpy.runtime.limits import cgroup_limits
@@ -94,3 +95,29 @@ def test_removing_twice_is_harmless(tmp_path):
 )
 def test_limits_are_given_for_both_versions(resources, limits):
     assert cgroup_limits(resources) == limits
+
+
+def test_whoever_goes_last_removes_a_shared_parent(tmp_path):
+    hierarchies = [Hierarchy(str(tmp_path), ["pids"])]
+    first = plan_removal(hierarchies, "/shared/c1", [])
+    make_cgroups(hierarchies, "/shared/c1")
+    second = plan_removal(hierarchies, "/shared/c2", first)
+    make_cgroups(hierarchies, "/shared/c2")
+
+    remove_cgroups(first)
+    assert [each.name for each in (tmp_path / "shared").iterdir()] == ["c2"]
+    remove_cgroups(second)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parent_that_an_engine_made_is_never_ours(tmp_path):
+    (tmp_path / "engine").mkdir()
+    hierarchies = [Hierarchy(str(tmp_path), ["pids"])]
+
+    plan = plan_removal(hierarchies, "/engine/c1", [])
+    make_cgroups(hierarchies, "/engine/c1")
+    remove_cgroups(plan)
+
+    assert plan == [f"{tmp_path}/engine/c1"]
+    assert (tmp_path / "engine").exists()

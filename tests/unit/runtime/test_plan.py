@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from krunpy.formats.frames import Tag, parse_items
 from krunpy.formats.manifest import Disk, ServerIdentity, parse_manifest
 from krunpy.oci.annotations import INTEGRITY_ONLY, SOURCE, parse_annotations
 from krunpy.oci.bundle import parse_bundle
+from krunpy.runtime.intake import Request, take_in
 from krunpy.runtime.plan import PATH_ENV, Plan, make_config, merge_env, write_bundle
 from krunpy.runtime.request import HostSettings, make_manifest
 
@@ -96,7 +98,11 @@ def test_a_bundle_keeps_its_process_and_takes_what_the_user_adds(rootfs, tmp_pat
 
 def test_the_manifest_holds_what_is_measured_and_not_what_the_engine_makes_up(rootfs, tmp_path):
     plan = Plan(
-        source=str(rootfs), args=("id",), env=("HOSTNAME=abc", "A=1"), tmpfs=("/run:size=1m,rprivate,nosuid",)
+        source=str(rootfs),
+        args=("id",),
+        env=("HOSTNAME=abc", "A=1"),
+        hostname="abc",
+        tmpfs=("/run:size=1m,rprivate,nosuid",),
     )
     bundle = make(plan, tmp_path)
 
@@ -108,6 +114,58 @@ def test_the_manifest_holds_what_is_measured_and_not_what_the_engine_makes_up(ro
     assert manifest.overrides.hostname
     assert not manifest.overrides.args
     assert manifest.workload.startswith("w-")
+
+
+def test_a_hostname_variable_that_is_not_the_engines_is_kept(rootfs, tmp_path):
+    bundle = make(Plan(source=str(rootfs), args=("id",), env=("HOSTNAME=mine",), hostname="abc"), tmp_path)
+
+    manifest = parse_manifest(make_manifest(bundle, DISK, server=SERVER, tees=("software",), workload=""))
+
+    assert "HOSTNAME=mine" in manifest.process.env
+
+
+def test_every_tmpfs_that_is_said_to_be_in_the_guest_is_in_the_manifest(rootfs, tmp_path):
+    own_shm = "/dev/shm:nosuid,noexec,nodev,mode=1777,size=65536k"
+    tmpfs = ("/dev/shm:size=1g", "/dev/scratch:noatime,size=1m", "/dev/:size=1m")
+    manifests = [
+        parse_manifest(
+            make_manifest(
+                make(Plan(source=str(rootfs), args=("id",), tmpfs=words), tmp_path),
+                DISK,
+                server=SERVER,
+                tees=("software",),
+                workload="",
+            )
+        )
+        for words in (tmpfs, (own_shm,))
+    ]
+
+    assert [(item.path, item.options) for item in manifests[0].mounts] == [
+        ("/dev/shm", "size=1g"),
+        ("/dev/scratch", "noatime,size=1m"),
+    ]
+    assert manifests[1].mounts == ()
+
+
+@pytest.mark.parametrize("name", ["io.krunpy.source", "io.krunpy.tamper"])
+def test_an_image_cannot_choose_what_only_krunpy_may_ask_for(rootfs, tmp_path, name):
+    """podman copies the annotations of an image into config.json."""
+    (rootfs / "bin/id").touch(mode=0o755)
+    config = make_config(Plan(source=str(rootfs), args=("id",)))
+    config["annotations"] = {name: "disk"}
+    config["root"] = {"path": str(rootfs)}
+    bundle = tmp_path / "foreign"
+    bundle.mkdir()
+    (bundle / "config.json").write_text(json.dumps(config))
+    request = Request(
+        container_id="c1", bundle=str(bundle), root=str(tmp_path / "state"), launcher=["/x"], environment={}
+    )
+
+    with pytest.raises(BundleError, match=name):
+        take_in(request)
+    with pytest.raises(BundleError, match=name):
+        make_config(Plan(source=str(bundle)))
+    assert take_in(replace(request, is_own_bundle=True)).raw
 
 
 def test_the_derived_workload_id_changes_with_every_word_that_is_measured(rootfs, tmp_path):

@@ -1,0 +1,84 @@
+"""From a plan to the process that runs it: what `krunpy run` and `krunpy quickstart` share. No typer here."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import tempfile
+from typing import TYPE_CHECKING, NoReturn
+
+from krunpy.cli.context import make_globals
+from krunpy.cli.run_words import parse_run
+from krunpy.core.errors import HostError, KrunpyError, format_error
+from krunpy.runtime import attended
+from krunpy.runtime.plan import make_config, write_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from krunpy.cli.context import Globals
+    from krunpy.runtime.plan import Plan
+
+
+def make_id() -> str:
+    """Return a random container ID."""
+    return f"run-{secrets.token_hex(6)}"
+
+
+def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str], dict[str, str]]:
+    """Write the bundle of a plan and return argv and environment of the process that runs it.
+
+    On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
+    """
+    config = make_config(plan)
+    if _shows_progress(plan):
+        from krunpy.cli.render import Progress
+        from krunpy.runtime.prepare import convert_source
+
+        convert_source(
+            given.settings, plan.source, encrypt=not plan.integrity_only, progress=Progress("convert")
+        )
+    bundle = tempfile.mkdtemp(prefix="krunpy-bundle-")
+    write_bundle(bundle, config)
+    argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
+    environment = dict(os.environ)
+    if given.settings.config_file:
+        environment["KRUNPY_CONFIG"] = os.path.abspath(given.settings.config_file)
+    return argv, environment
+
+
+def run_words(words: Sequence[str]) -> int | None:
+    """Run what follows `run` and return the exit status, or None if typer has to look at it.
+
+    Nothing heavy was imported, so this process itself waits for the workload.
+    """
+    try:
+        wanted = parse_run(words)
+        if wanted is None or _shows_progress(wanted.plan):
+            return None
+        signal.signal(signal.SIGTERM, _interrupt)
+        argv, environment = prepare_run(
+            make_globals(root="", config=""), wanted.plan, wanted.name or make_id()
+        )
+        os.environ.update(environment)
+        return attended.main(argv[4:])
+    except KrunpyError as error:
+        print(format_error(error), file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(format_error(HostError.of_system(error)), file=sys.stderr)
+        return HostError.exit_code
+    except KeyboardInterrupt:
+        print("krunpy: interrupted", file=sys.stderr)
+        return attended.INTERRUPTED
+
+
+def _shows_progress(plan: Plan) -> bool:
+    return sys.stderr.isatty() and not plan.source.startswith("image:")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

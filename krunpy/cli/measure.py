@@ -94,7 +94,7 @@ def parse_counts(text: str) -> list[int]:
     counts: list[int] = []
     for part in text.split(","):
         low, dots, high = part.partition("..")
-        if not low.isdigit() or (dots and not high.isdigit()) or len(part) > 8:  # noqa: PLR2004
+        if not part.isascii() or not low.isdigit() or (dots and not high.isdigit()) or len(part) > 8:  # noqa: PLR2004
             raise UsageError(f'cannot read vCPU counts "{text[:40]}"', why="wanted 1, 1,2,4 or 1..16")
         counts += range(int(low), int(high or low) + 1)
     if not counts or min(counts) < 1 or max(counts) > MOST_CPUS:

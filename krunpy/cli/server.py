@@ -51,7 +51,7 @@ def run(
 
     settings = settings_of(context)
     host, _, port = listen.rpartition(":")
-    if not port.isdigit() or not host or int(port) > 65535:  # noqa: PLR2004
+    if not (port.isascii() and port.isdigit()) or not host or len(port) > 5 or int(port) > 65535:  # noqa: PLR2004
         raise UsageError(f'cannot listen on "{listen}"', why="wanted ADDRESS:PORT")
     run_server(
         ServerOptions(

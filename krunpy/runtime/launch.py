@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import HostError, KrunpyError
+from krunpy.core.errors import HostError, KrunpyError, StateError
 from krunpy.core.files import make_private_directory, write_atomically
 from krunpy.core.octets import HostData
 from krunpy.core.settings import load_settings
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from krunpy.core.settings import Settings
     from krunpy.guest.payload import GuestPayload
+    from krunpy.image.workload import WorkloadImage
     from krunpy.oci.bundle import Bundle
     from krunpy.runtime.conversation import WatchedServer
     from krunpy.runtime.machine import LoadedFiles
@@ -104,12 +105,21 @@ def launch(job: Job, channel: socket.socket) -> None:
 
 def _draft(job: Job, broker: Broker) -> tuple[Drafted, int]:
     spec = job.wishes.source or f"dir:{job.bundle.root}"
-    image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
-    held = open_cache(job.settings).hold(image)
+    image, held = _convert_and_hold(job, spec)
     job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
     identity = broker.identity()
     workload = job.wishes.workload or ""
     return draft(job.settings, job.bundle, image, identity=identity, workload=workload), held
+
+
+def _convert_and_hold(job: Job, spec: str) -> tuple[WorkloadImage, int]:
+    """Return the image and the hold on it; once more if the cache was pruned in between."""
+    image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
+    try:
+        return image, open_cache(job.settings).hold(image)
+    except StateError:
+        image = convert_source(job.settings, spec, encrypt=not job.wishes.integrity_only)
+        return image, open_cache(job.settings).hold(image)
 
 
 def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: int) -> LoadedFiles:

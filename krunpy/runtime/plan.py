@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from krunpy.image.tree import Source
     from krunpy.oci.manifest import ImageConfig
 
+_MOST_DIGITS = 10  # of 2^32
 PATH_ENV = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # what podman gives a container
 _CAPABILITIES = (
@@ -128,7 +129,7 @@ def _make_image_config(plan: Plan) -> dict[str, object]:
 
 def _find_user(plan: Plan, source: Source | None, image: ImageConfig | None) -> dict[str, object]:
     user = plan.user or (image.user if image else "")
-    if source is None or not user or all(part.isdigit() for part in user.split(":")):
+    if source is None or not user or all(_is_number(part) for part in user.split(":")):
         return _numeric_user(user or "0")
     uid, gid, groups = resolve_user(source, user)
     return {"uid": uid, "gid": gid, "additionalGids": list(groups)}
@@ -136,11 +137,15 @@ def _find_user(plan: Plan, source: Source | None, image: ImageConfig | None) -> 
 
 def _numeric_user(user: str) -> dict[str, object]:
     uid, _, gid = user.partition(":")
-    if not uid.isdigit() or not (gid or "0").isdigit():
+    if not _is_number(uid) or not _is_number(gid or "0"):
         raise UsageError(
-            f'cannot use user "{user}"', why="names need an image's /etc/passwd: wanted UID or UID:GID"
+            f'cannot use user "{user[:80]}"', why="names need an image's /etc/passwd: wanted UID or UID:GID"
         )
     return {"uid": int(uid), "gid": int(gid or 0), "additionalGids": []}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
 
 
 def _describe(plan: Plan, image: ImageConfig | None, user: dict[str, object]) -> dict[str, object]:

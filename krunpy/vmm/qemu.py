@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from krunpy.vmm.spec import VmSpec
 
 PROGRAM = "qemu-system-x86_64"
+# a guest that breaks into QEMU finds no fork, no exec, no other user (qemu(1), -sandbox)
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 def require_qemu() -> str:
@@ -34,6 +36,7 @@ def build_argv(spec: VmSpec, program: str) -> list[str]:
     accel = "tcg,thread=multi" if spec.accel is Accel.TCG else "kvm"
     argv = [
         program,
+        *("-sandbox", SANDBOX),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
         *("-machine", machine, "-accel", accel),
         *("-cpu", "max" if spec.accel is Accel.TCG else "host"),

@@ -136,7 +136,7 @@ def test_hostname_as_a_variable_follows_the_hostname(tool: Tool) -> None:
         b"\x02\x01\x03\x00A=b",
         _item(ENV, b"A=b")[:-1],
         _item(0, b""),
-        _item(5, b""),
+        _item(8, b""),
         _item(ENV, b"A"),
         _item(ENV, b"=A"),
         _item(ENV, b"A=\0"),

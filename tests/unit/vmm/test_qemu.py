@@ -40,6 +40,13 @@ def test_nothing_of_the_users_configuration_and_no_device_by_default():
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(argv)
 
 
+def test_qemu_locks_itself_in():
+    sandbox = value_after(build_argv(SPEC, "/q"), "-sandbox")
+
+    assert sandbox.startswith("on,")
+    assert {"elevateprivileges=deny", "spawn=deny"} <= set(sandbox.split(","))
+
+
 def test_a_sealed_file_reads_back_and_cannot_be_changed():
     descriptor = make_sealed_file("x", b"contents" * 1000)
     try:

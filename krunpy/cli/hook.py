@@ -12,6 +12,7 @@ from krunpy.cli.context import settings_of
 from krunpy.core.errors import BundleError
 from krunpy.oci.annotations import PREPARED, parse_annotations, require_no_own
 from krunpy.oci.bundle import parse_bundle
+from krunpy.oci.document import load_document
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.prepare import convert_source, load_key, prepare
 
@@ -56,10 +57,26 @@ def poststop(context: typer.Context) -> None:
         state = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise BundleError("cannot read the container's state", why="it is not JSON") from error
-    annotations = state.get("annotations") if isinstance(state, dict) else None
-    workload = annotations.get(PREPARED) if isinstance(annotations, dict) else None
-    if not isinstance(workload, str):
+    workload = _find_prepared(state) or _find_prepared(_load_config(state))
+    if not workload:
         return
     with open_broker(settings_of(context)) as broker:
         if broker.may_register:
             broker.client.end_use(workload)
+
+
+def _load_config(state: object) -> object:
+    """Return config.json of a container's bundle: podman's state has the annotations from before precreate."""
+    bundle = state.get("bundle") if isinstance(state, dict) else None
+    if not isinstance(bundle, str):
+        return None
+    try:
+        return cast("object", json.loads(load_document(f"{bundle}/config.json", "config.json")))
+    except (BundleError, ValueError, RecursionError):
+        return None  # podman has removed it
+
+
+def _find_prepared(document: object) -> str:
+    annotations = document.get("annotations") if isinstance(document, dict) else None
+    workload = annotations.get(PREPARED) if isinstance(annotations, dict) else None
+    return workload if isinstance(workload, str) else ""

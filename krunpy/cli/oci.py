@@ -11,7 +11,7 @@ import sys
 
 from krunpy import __version__
 from krunpy.cli.oci_words import REFUSED, VERBS, Words, parse_verb, split_globals
-from krunpy.core.errors import KrunpyError, UsageError
+from krunpy.core.errors import KrunpyError, UsageError, make_plain
 from krunpy.oci.state import find_state_root, quote
 
 TYPE_CHECKING = False
@@ -223,7 +223,7 @@ def _message(error: KrunpyError | OSError) -> str:
     from krunpy.runtime.executable import ExecutableError
 
     if isinstance(error, ExecutableError):
-        return str(error)
+        return make_plain(str(error))
     text = str(error)
     if isinstance(error, KrunpyError) and error.next:
         text = f"{text}; {error.next}"
@@ -234,4 +234,4 @@ def _message(error: KrunpyError | OSError) -> str:
         while at >= 0:
             text = text[:at] + ours + text[at + len(words) :]
             at = text.lower().find(words)
-    return text
+    return make_plain(text)

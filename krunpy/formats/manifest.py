@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, PublicKey32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
+from krunpy.formats.names import CAPABILITIES, RLIMITS
 from krunpy.formats.narrow import Fields
 
 if TYPE_CHECKING:
@@ -23,22 +24,6 @@ BLOCK_SIZE = 4096  # bytes
 MAX_ITEMS = 4096
 MAX_HOSTNAME = 64  # bytes
 TEES = ("software", "snp", "tdx")
-CAPABILITIES = frozenset(  # include/uapi/linux/capability.h
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE"
-        " NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT"
-        " SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE"
-        " AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
-        " PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()
-)
-RLIMITS = frozenset(  # getrlimit(2)
-    "RLIMIT_" + name
-    for name in (
-        "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME SIGPENDING STACK"
-    ).split()
-)
 CIPHERS = ("aes-xts-plain64", "none")
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _U32 = 2**32 - 1

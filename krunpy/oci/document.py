@@ -32,10 +32,11 @@ def load_document(path: str, what: str, limit: int = DOCUMENT_LIMIT) -> bytes:
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "not a path"
         raise BundleError(f"cannot read {what}", why=f"{path}: {why.lower()}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise BundleError(f"cannot read {what}", why=f"{path} is not a regular file")
     with open(descriptor, "rb", closefd=True) as stream:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"cannot read {what}", why=f"{path} is not a regular file")
         raw = stream.read(limit + 1) if status.st_size <= limit else b""
         if status.st_size > limit or len(raw) > limit:
             seen = max(status.st_size, len(raw))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError
+from krunpy.formats.names import CAPABILITIES, RLIMITS
 from krunpy.oci.annotations import parse_annotations, require_no_own
 from krunpy.oci.bundle import Bundle, parse_bundle
 from krunpy.oci.document import load_document, parse_document
@@ -20,6 +21,8 @@ from krunpy.runtime.setting import REFUSED, Setting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from krunpy.oci.config import Process
 
 STAGES_LATER = ("poststart", "poststop")
 _NOT_YET = "a terminal is not supported yet; run without -t"
@@ -83,6 +86,7 @@ def take_in(request: Request) -> Intake:
     process = bundle.process
     if process is None:
         raise BundleError("cannot read config.json", why="process is missing")
+    _require_known(process)
     if wishes.source is None:
         require_executable(bundle.root, process.args, process.env, process.cwd)
     hooks = top["hooks"]
@@ -93,6 +97,20 @@ def take_in(request: Request) -> Intake:
         oom_score_adj=process.oom_score_adj,
         later_hooks={stage: hooks[stage].value for stage in STAGES_LATER if hooks[stage].value},
     )
+
+
+def _require_known(process: Process) -> None:
+    """Refuse what no manifest can hold, here and not when the container is started."""
+    wrong = [f"process.env: {item[:40]!r} is not NAME=VALUE" for item in process.env if item.find("=") < 1]
+    wrong += [
+        f"process.rlimits: unknown type {item.type!r}" for item in process.rlimits if item.type not in RLIMITS
+    ]
+    named = process.capabilities.bounding if process.capabilities else ()
+    wrong += [f"process.capabilities: unknown {name!r}" for name in named if name not in CAPABILITIES]
+    if not process.args or not process.args[0]:
+        wrong.append("process.args: there is no command")
+    if wrong:
+        raise BundleError("cannot use config.json", why="; ".join(wrong[:8])[:400])
 
 
 def _option_settings(request: Request) -> list[Setting]:

@@ -21,7 +21,22 @@ from krunpy.core.settings import load_settings
 from krunpy.runtime.sample import make_sample
 
 BOOT_S = 120  # for one command that boots a machine, on a busy computer
-APPLETS = ("chmod", "dd", "grep", "head", "kill", "ln", "mkdir", "mount", "ps", "rm", "seq", "stat", "touch", "date")
+APPLETS = (
+    "chmod",
+    "dd",
+    "grep",
+    "head",
+    "kill",
+    "ln",
+    "mkdir",
+    "mount",
+    "ps",
+    "rm",
+    "seq",
+    "stat",
+    "touch",
+    "date",
+)
 
 
 class Done:
@@ -96,7 +111,9 @@ class Lab:
         if not self.program.exists():
             pytest.fail(f"{self.program} is missing: pip install -e .")
         self.wrapper = self.directory / "krunpy"
-        exports = "".join(f"export {name}='{value}'\n" for name, value in self.env.items() if "KRUNPY" in name)
+        exports = "".join(
+            f"export {name}='{value}'\n" for name, value in self.env.items() if "KRUNPY" in name
+        )
         self.wrapper.write_text(
             f"#!/bin/sh\n{exports}export XDG_RUNTIME_DIR='{self.runtime_dir}'\nexec '{self.program}' \"$@\"\n"
         )
@@ -127,13 +144,24 @@ class Lab:
         for entry in os.listdir("/proc"):
             if not entry.isdigit() or int(entry) == os.getpid():
                 continue
-            if any(wanted in _read(f"/proc/{entry}/{name}") for name in ("environ", "cmdline")):
+            words = [
+                *(_read(f"/proc/{entry}/{name}") for name in ("environ", "cmdline")),
+                *_links(f"/proc/{entry}/fd"),
+            ]
+            if any(wanted in word for word in words):
                 found.append(int(entry))
         return found
 
     def remove(self):
         """Stop what runs and remove the directory."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _links(directory):
+    try:
+        return [os.readlink(f"{directory}/{name}").encode() for name in os.listdir(directory)]
+    except OSError:
+        return []
 
 
 def _read(path):
@@ -159,7 +187,9 @@ class Podman:
     def __call__(self, *words, options=(), stdin=b"", timeout=BOOT_S):
         """Run podman; containers are krunpy's."""
         return run(
-            ["podman", *self.options, f"--runtime={self.lab.wrapper}", *options, *words], stdin=stdin, timeout=timeout
+            ["podman", *self.options, f"--runtime={self.lab.wrapper}", *options, *words],
+            stdin=stdin,
+            timeout=timeout,
         )
 
     def crun(self, *words):

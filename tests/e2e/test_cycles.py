@@ -6,10 +6,12 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
+
 from tests.e2e.conftest import wait_until
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
@@ -55,7 +57,9 @@ def list_files(lab):
 
 def leftovers(lab):
     """Return all that a container could leave behind."""
-    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(lab.directory) in line]
+    mounts = [
+        line for line in Path("/proc/self/mounts").read_text().splitlines() if str(lab.directory) in line
+    ]
     return {
         "processes": lab.processes(),
         "mounts": mounts,
@@ -66,8 +70,10 @@ def leftovers(lab):
 
 
 def create(lab):
-    done = lab.krunpy("create", "--bundle", lab.bundle, "--pid-file", lab.directory / "pid", CONTAINER)
-    assert done.code == 0, done
+    """Create the container and return its shim's pid. Its streams are the container's, so they are no pipes."""
+    words = [lab.program, "create", "--bundle", lab.bundle, "--pid-file", lab.directory / "pid", CONTAINER]
+    with (lab.directory / "output").open("wb") as output:
+        subprocess.run(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=lab.env, check=True)
     return int((lab.directory / "pid").read_text())
 
 
@@ -114,3 +120,16 @@ def test_a_shim_killed_at_any_moment_is_cleaned_up_by_delete(bundle):
         assert not (bundle.state / CONTAINER).exists()
 
     assert settle(bundle) == before
+
+
+def test_the_search_for_processes_does_find_a_running_machine(bundle):
+    create(bundle)
+    assert bundle.krunpy("start", CONTAINER).code == 0
+    machine = wait_until(
+        lambda: [pid for pid in bundle.processes() if "qemu" in os.readlink(f"/proc/{pid}/exe")],
+        what="a machine",
+    )
+    assert len(machine) == 1
+    assert cgroups()
+    assert bundle.krunpy("delete", "--force", CONTAINER).code == 0
+    assert settle(bundle)["processes"] == []

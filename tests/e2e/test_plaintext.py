@@ -7,7 +7,8 @@ import secrets
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import make_rootfs, wait_until
+
+from tests.e2e.conftest import make_rootfs
 
 pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 
@@ -59,16 +60,14 @@ def marked_rootfs(directory):
 def test_a_marker_in_the_image_reaches_no_file_argument_or_environment_of_the_host(make_lab, tmp_path):
     rootfs, marker = marked_rootfs(tmp_path / "rootfs")
     lab = make_lab("plaintext")
-    script = "echo up; while [ ! -e /stop ]; do sleep 0.1; done"
+    script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"
     process = lab.start("run", rootfs, "--", "sh", "-c", script)
     assert process.stdout.readline() == b"up\n"
 
     seen = find_in_processes(marker)
     running = find_in_files(marker, lab.directory, "/run/krunpy", "/dev/shm")
     process.terminate()
-    wait_until(lambda: process.poll() is not None, seconds=30, what="the end of the run")
-    process.stdout.close()
-    process.stderr.close()
+    process.communicate(timeout=30)
 
     assert (seen, running) == ([], [])
     assert find_in_files(marker, lab.directory, "/run/krunpy", "/dev/shm", "/var/tmp") == []

@@ -24,7 +24,18 @@ def test_one_run_has_the_settings_of_the_command_line_and_two_separate_streams(p
         "echo greeting $GREETING; echo place $(pwd); echo user $(id -u):$(id -g); echo kernel $(uname -r)"
         "; echo host $(hostname); echo complaint >&2; exit 42"
     )
-    options = ("-e", "GREETING=hello you", "-w", "/srv", "-u", "1000:1000", "--name", "e2e-first", "-h", "box")
+    options = (
+        "-e",
+        "GREETING=hello you",
+        "-w",
+        "/srv",
+        "-u",
+        "1000:1000",
+        "--name",
+        "e2e-first",
+        "-h",
+        "box",
+    )
 
     done = shell(podman, script, *options)
 
@@ -141,7 +152,9 @@ def test_what_is_not_supported_yet_is_refused_by_name_with_the_reason(podman, op
 
 def test_two_containers_run_at_once_and_krunpy_says_what_holds_where(podman, lab):
     for number in ("1", "2"):
-        done = podman("run", "-d", "--name", f"e2e-pair{number}", IMAGE, "sh", "-c", f"echo up {number}; sleep 1000")
+        done = podman(
+            "run", "-d", "--name", f"e2e-pair{number}", IMAGE, "sh", "-c", f"echo up {number}; sleep 1000"
+        )
         assert done.code == 0, done
     for number in ("1", "2"):
         podman.wait_for_log(f"e2e-pair{number}", f"up {number}")
@@ -149,14 +162,28 @@ def test_two_containers_run_at_once_and_krunpy_says_what_holds_where(podman, lab
     container = podman("inspect", "--format", "{{.Id}}", "e2e-pair1").out.strip()
     listed, inspected = lab.krunpy("list"), lab.krunpy("inspect", container)
     assert container in listed.out
-    for words in (r"mounts /etc/hosts .*in the guest", r"linux.cgroupsPath .*host", r"linux.seccomp .*not at all"):
+    for words in (
+        r"mounts /etc/hosts .*in the guest",
+        r"linux.cgroupsPath .*host",
+        r"linux.seccomp .*not at all",
+    ):
         assert re.search(words, inspected.out), (words, inspected)
     assert podman("rm", "-f", "-t", "0", "e2e-pair1", "e2e-pair2").code == 0
     assert not list(lab.state.iterdir())
 
 
 def test_stopping_the_engine_in_the_middle_of_a_run_leaves_no_machine(podman, lab):
-    words = ["podman", *podman.options, f"--runtime={lab.wrapper}", "run", "--rm", "--name", "e2e-cut", IMAGE, "cat"]
+    words = [
+        "podman",
+        *podman.options,
+        f"--runtime={lab.wrapper}",
+        "run",
+        "--rm",
+        "--name",
+        "e2e-cut",
+        IMAGE,
+        "cat",
+    ]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         for _ in range(200):
             if "e2e-cut" in podman("ps", "--format", "{{.Names}}").out:

@@ -25,8 +25,14 @@ REFUSALS = {
     "manifest": ("no workload has this manifest", r"cause: +the guest's manifest is registered nowhere"),
     "nonce": ("report_data is not for this session", r"cause: +the evidence is not for this session"),
     "server-key": ("not signed by the server that the manifest names", r"cause: +server signature"),
-    "evidence": ("the evidence's signature does not hold", r"cause: +the evidence was changed after it was signed"),
-    "report-data": ("the evidence's signature does not hold", r"cause: +the evidence was changed after it was signed"),
+    "evidence": (
+        "the evidence's signature does not hold",
+        r"cause: +the evidence was changed after it was signed",
+    ),
+    "report-data": (
+        "the evidence's signature does not hold",
+        r"cause: +the evidence was changed after it was signed",
+    ),
     "sealed": ("not signed by the server that the manifest names", r"cause: +server signature"),
 }
 RELEASED = {"disk", "server-key", "sealed"}  # what only the guest can see, after the release
@@ -73,7 +79,12 @@ def flip(path, offset):
 def spread(size, count, seed):
     """Return offsets: the first and last byte, some near the start, and the rest anywhere."""
     dice = random.Random(seed)
-    return [0, size - 1, *(dice.randrange(8192) for _ in range(4)), *(dice.randrange(size) for _ in range(count - 6))]
+    return [
+        0,
+        size - 1,
+        *(dice.randrange(8192) for _ in range(4)),
+        *(dice.randrange(size) for _ in range(count - 6)),
+    ]
 
 
 def test_one_flipped_bit_anywhere_on_the_disk_is_found_before_a_machine_is_started(victim, rootfs):
@@ -81,13 +92,16 @@ def test_one_flipped_bit_anywhere_on_the_disk_is_found_before_a_machine_is_start
     image = ImageCache(str(victim.cache), time.time).load(victim.image.name)
     for number, offset in enumerate(spread(disk.stat().st_size, 50, "disk")):
         flip(disk, offset)
-        with disk.open("rb") as stream, pytest.raises(EvidenceError, match=f"block {offset // 4096} does not fit"):
+        block = (
+            offset // 4096 if offset // 4096 < image.disk.data_blocks else r"\d+"
+        )  # of the tree: any it covers
+        with disk.open("rb") as stream, pytest.raises(EvidenceError, match=f"block {block} does not fit"):
             require_intact(image, stream.fileno())
         done = speak(victim, rootfs) if number < 3 else None
         flip(disk, offset)
         if done is not None:
             assert (done.code, done.out) == (125, ""), (offset, done)
-            assert f"disk integrity: it was changed: block {offset // 4096} does not fit" in done.err
+            assert re.search(f"disk integrity: it was changed: block {block} does not fit", done.err), done
     assert speak(victim, rootfs).out == SAYS + "\n"
 
 
@@ -96,13 +110,11 @@ def test_a_flipped_bit_that_the_host_hides_is_refused_by_the_guest_itself(victim
     disk, checked = victim.image / "disk.img", victim.image / "checked"
     size = disk.stat().st_size
     outcomes = set()
-    for offset in (0, 16 << 20, size - 4096, *spread(size, 10, "hidden")[6:]):
+    for offset in (0, size // 2, size - 4096, *spread(size, 10, "hidden")[6:]):
         before = checked.read_bytes()
         flip(disk, offset)
         status = disk.stat()
-        checked.write_text(
-            f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
-        )
+        checked.write_text(f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n")
         done = speak(victim, rootfs)
         flip(disk, offset)
         checked.write_bytes(before)
@@ -120,7 +132,9 @@ def test_a_flipped_bit_that_the_host_hides_is_refused_by_the_guest_itself(victim
 @pytest.mark.parametrize("name", ["vmlinuz", "base.cpio", "firmware.bin"])
 def test_one_flipped_bit_in_a_part_of_the_guest_is_refused_by_name(make_lab, lab, rootfs, tmp_path, name):
     folder = os.path.realpath(os.path.join(lab.guest_dir, "current"))
-    shutil.copytree(os.path.dirname(os.path.dirname(folder)), tmp_path / "guest", symlinks=True, ignore=_kernels)
+    shutil.copytree(
+        os.path.dirname(os.path.dirname(folder)), tmp_path / "guest", symlinks=True, ignore=_kernels
+    )
     changed = make_lab(f"changed-{name}", guest_dir=str(tmp_path / "guest"))
     part = os.path.join(os.path.realpath(tmp_path / "guest/current"), name)
     assert str(tmp_path) in part

@@ -51,29 +51,34 @@ class Bench:
         return {**found, **more}
 
     def start(self, *words: str | bytes, before: tuple[str, ...] = (), **more: str | bytes):
-        """Start a command. before: a program and its words in front; more: environment."""
-        return subprocess.Popen(
-            [*before, sys.executable, "-I", "-c", START, *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.environment(**more),
-            cwd=self.directory,
-        )
+        """Start a command. before: a program and its words in front; more: environment.
+
+        Its output goes to files: a container that it leaves behind would hold pipes open.
+        """
+        with self.path("stdout").open("wb") as out, self.path("stderr").open("wb") as err:
+            return subprocess.Popen(
+                [*before, sys.executable, "-I", "-c", START, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env=self.environment(**more),
+                cwd=self.directory,
+            )
 
     def call(self, *words: str | bytes, before: tuple[str, ...] = (), **more: str | bytes) -> Done:
         """Run a command to its end; more: environment. It must not take long."""
         begin = time.monotonic()
         process = self.start(*words, before=before, **more)
         try:
-            out, err = process.communicate(timeout=LIMIT_S)
+            code = process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
+            process.wait()
             message = f"krunpy {words!r} took longer than {LIMIT_S} s"
             raise AssertionError(message) from None
         seconds = time.monotonic() - begin
-        return Done(code=process.returncode, out=out.decode(), err=err.decode(), seconds=seconds)
+        out, err = (self.path(name).read_bytes().decode() for name in ("stdout", "stderr"))
+        return Done(code=code, out=out, err=err, seconds=seconds)
 
     def call_many(self, cases: list[tuple[str, list[str]]], **more: str) -> dict[str, dict[str, object]]:
         """Run many command lines of people in one process; return name -> code, out, err, seconds, peak_mib."""

@@ -175,7 +175,13 @@ def _layout_changes() -> Iterator[tuple[str, Callable[[Layout], None]]]:
         "a number": {"diff_ids": 5},
     }.items():
         yield f"diff_ids: {name}", lambda x, rootfs=rootfs: x.set_image({**x.image, "rootfs": rootfs})
-    for key, value in {"Env": {}, "Cmd": ["a", 5], "User": 0, "Labels": {"a": []}, "WorkingDir": "\0"}.items():
+    for key, value in {
+        "Env": {},
+        "Cmd": ["a", 5],
+        "User": 0,
+        "Labels": {"a": []},
+        "WorkingDir": "\0",
+    }.items():
         yield (
             f"config.{key} is wrong",
             lambda x, k=key, v=value: x.set_image({**x.image, "config": {k: v}}),

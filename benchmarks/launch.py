@@ -1,0 +1,188 @@
+"""Time `krunpy run` up to the workload's first byte, next to a bare boot of the same kernel in the same machine.
+
+    python benchmarks/launch.py [--runs 7] [--krunpy krunpy]
+
+Needs a guest (`krunpy guest build`) and busybox; uses the settings of the environment (KRUNPY_DATA_DIR...). The
+bare boot is QEMU with the command line that krunpy uses, without a disk and with an empty initrd; it ends where the
+console says "Kernel panic", because there is no init: up to there both do the same work. The two are run in turn,
+and the ratio is the median of the pairs'. Memory is read while the workload sleeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from krunpy.core.settings import load_settings
+from krunpy.guest.payload import load_guest
+from krunpy.runtime.sample import open_sample
+from krunpy.vmm.files import make_sealed_file
+from krunpy.vmm.qemu import build_argv, require_qemu
+from krunpy.vmm.spec import Accel, VmSpec
+
+TARGETS = {
+    "krunpy / bare boot": 1.35,
+    "host before the VMM, and server, ms": 250,
+    "agent, % of the boot": 5,
+    "initrd, MiB": 6,
+    "resident memory, MB": 20,
+}
+PANIC = b"Kernel panic"
+MS = 1e6  # nanoseconds
+
+
+def boot_bare(guest, memory_mib: int, cpus: int) -> float:
+    """Return the milliseconds from starting QEMU to the kernel's panic."""
+    ours, theirs = socket.socketpair()
+    files = [make_sealed_file("file", data) for data in (guest.firmware, guest.kernel, b"")]
+    inherited = [*files, theirs.fileno()]
+    spec = VmSpec(
+        accel=Accel.TCG,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        cmdline=guest.cmdline,
+        firmware_fd=0,
+        kernel_fd=1,
+        initrd_fd=2,
+        channel_fd=3,
+        disk_fd=None,
+    )
+    places = {f"fd{index}": number for index, number in enumerate(inherited)}
+    argv = [word.format(**places) for word in build_argv(spec, require_qemu())]
+    began = time.monotonic_ns()
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=null, pass_fds=inherited) as machine:
+        said = b""
+        while PANIC not in said:
+            part = os.read(machine.stdout.fileno(), 4096)
+            if not part:
+                raise SystemExit(f"the bare boot did not panic: {said[-300:]!r}")
+            said += part
+        took = time.monotonic_ns() - began
+        machine.kill()
+    for descriptor in (*files, ours.detach(), theirs.detach()):
+        os.close(descriptor)
+    return took / MS
+
+
+def run_once(krunpy: str, sample: str, root: str) -> dict[str, float]:
+    """Return what one `krunpy run` took, in milliseconds and bytes."""
+    container = f"bench-{os.getpid()}"
+    words = [krunpy, "run", "--name", container, sample, "--", "sh", "-c", "echo ready; sleep 60"]
+    began = time.monotonic_ns()
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        first = os.read(process.stdout.fileno(), 100)
+        seen = time.monotonic_ns()
+        if first != b"ready\n":
+            raise SystemExit(f"seen {first!r}, wanted the workload's output")
+        folder = f"{root}/krunpy/{container}"
+        with open(f"{folder}/timings.json", encoding="utf-8") as stream:
+            times = json.load(stream)
+        with open(f"{folder}/steps.jsonl", encoding="utf-8") as stream:
+            steps = {line["step"]: line for line in map(json.loads, stream)}
+        time.sleep(1.0)
+        rss, pss = memory_of(process.pid)
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    guest = times["guest_us"]
+    return {
+        "first output": (seen - began) / MS,
+        "shim": (times["launcher_ns"] - began) / MS,
+        "vmm": (times["machine_ns"] - began) / MS,
+        "attest": steps["attest"]["seconds"] * 1000,
+        "attestation": steps["attest"]["detail"],
+        "agent": (guest[5] - guest[0]) / 1000,
+        "modules and hello": (guest[1] - guest[0]) / 1000,
+        "challenge, evidence": (guest[2] - guest[1]) / 1000,
+        "modules, release": (guest[3] - guest[2]) / 1000,
+        "disk": (guest[4] - guest[3]) / 1000,
+        "process": (guest[5] - guest[4]) / 1000,
+        "boot": (times["started_ns"] - times["machine_ns"]) / MS,
+        "rss": rss,
+        "pss": pss,
+    }
+
+
+def memory_of(pid: int) -> tuple[float, float]:
+    """Return RSS and PSS, in megabytes, of a process and all below it that are not the machine."""
+    rss = pss = 0
+    with open(f"/proc/{pid}/comm", encoding="utf-8") as stream:
+        if not stream.read().startswith("qemu"):
+            with open(f"/proc/{pid}/smaps_rollup", encoding="utf-8") as rollup:
+                values = {line.split()[0]: line.split()[1] for line in rollup.readlines()[1:]}
+            rss, pss = int(values["Rss:"]) * 1024, int(values["Pss:"]) * 1024
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as stream:
+        children = [memory_of(int(word)) for word in stream.read().split()]
+    return rss / 1e6 + sum(child[0] for child in children), pss / 1e6 + sum(child[1] for child in children)
+
+
+def server_time(krunpy: str, attestation: str) -> float:
+    """Return the milliseconds that the server says it worked on one attestation."""
+    out = subprocess.run(
+        [krunpy, "attestation", "show", attestation, "--json"], check=True, capture_output=True, text=True
+    ).stdout
+    times = json.loads(out)["data"]["timings_us"]
+    return times["total"] / 1000
+
+
+def show(name: str, value: float, target: float | None = None) -> None:
+    verdict = "" if target is None else f"  (target {target:g}: {'met' if value <= target else 'MISSED'})"
+    print(f"{name:38}{value:9.2f}{verdict}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--krunpy", default=shutil.which("krunpy") or "krunpy")
+    given = parser.parse_args()
+    settings = load_settings(os.environ)
+    guest = load_guest(settings.guest_dir)
+    os.environ["KRUNPY_ACCEL"] = "tcg"  # as the bare boot
+    sample = open_sample(settings.data_dir)
+    with tempfile.TemporaryDirectory(prefix="krunpy-bench-") as root:
+        os.environ["XDG_RUNTIME_DIR"] = root
+        run_once(given.krunpy, sample, root)  # fill the cache
+        boot_bare(guest, settings.memory_mib, settings.cpus)
+        bare, rows = [], []
+        for _ in range(given.runs):
+            bare.append(boot_bare(guest, settings.memory_mib, settings.cpus))
+            row = run_once(given.krunpy, sample, root)
+            row["server"] = server_time(given.krunpy, row["attestation"])
+            rows.append(row)
+    middle = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "attestation"}
+    print(f"median of {given.runs}; milliseconds where nothing else is said")
+    show("bare boot, QEMU to panic", statistics.median(bare))
+    show("krunpy run to first output", middle["first output"])
+    print(f"  of it: shim runs at {middle['shim']:.0f}, VMM starts at {middle['vmm']:.0f}, boot to workload "
+          f"{middle['boot']:.0f}")  # fmt: skip
+    ratios = [row["first output"] / each for row, each in zip(rows, bare, strict=True)]
+    show("krunpy / bare boot", statistics.median(ratios), TARGETS["krunpy / bare boot"])
+    print(f"  each pair: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    name = "host before the VMM, and server, ms"
+    show(name, statistics.median(row["vmm"] + row["server"] for row in rows), TARGETS[name])
+    print(
+        f"  of it: server {middle['server']:.1f}; from HELLO to RELEASE as the relay sees it {middle['attest']:.1f}"
+    )
+    name = "agent, % of the boot"
+    show(name, statistics.median(100 * row["agent"] / row["boot"] for row in rows), TARGETS[name])
+    parts = ("modules and hello", "challenge, evidence", "modules, release", "disk", "process")
+    print("  waits and the kernel's work on modules included: "
+          + ", ".join(f"{part} {middle[part]:.0f}" for part in parts))  # fmt: skip
+    show("initrd, MiB", len(guest.base) / 2**20, TARGETS["initrd, MiB"])
+    show("resident memory, MB", middle["rss"], TARGETS["resident memory, MB"])
+    show("  shared pages counted once (PSS), MB", middle["pss"])
+
+
+if __name__ == "__main__":
+    main()

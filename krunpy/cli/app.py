@@ -77,6 +77,8 @@ def before(
 def main(arguments: list[str]) -> None:
     """Run a command for people and end the process with its exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else somebody had it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     _make_printable()
     try:
         status = app(args=arguments, prog_name="krunpy", standalone_mode=False)
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> None:
     except KrunpyError as error:
         print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _InterruptedError):
         print("krunpy: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
@@ -106,9 +108,12 @@ def main(arguments: list[str]) -> None:
         sys.exit(HostError.exit_code)
 
 
+class _InterruptedError(BaseException):
+    """Ctrl-C or SIGTERM: what is half done is undone. typer would take a KeyboardInterrupt for an exit status."""
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End as by Ctrl-C: what is half done is undone."""
-    raise KeyboardInterrupt
+    raise _InterruptedError
 
 
 def _make_printable() -> None:

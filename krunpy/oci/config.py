@@ -168,8 +168,11 @@ def parse_process(root: Field) -> Process | None:
     cwd = root["cwd"].text()
     if not cwd.startswith("/"):
         root["cwd"].fail("an absolute path")
+    args = root["args"].texts()
+    if not args:
+        root["args"].fail("at least the program")
     return Process(
-        args=root["args"].texts(),
+        args=args,
         env=root["env"].texts(),
         cwd=cwd,
         user=_parse_user(root["user"]),

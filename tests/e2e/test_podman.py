@@ -15,6 +15,12 @@ pytestmark = [pytest.mark.vm, pytest.mark.root, pytest.mark.slow]
 IMAGE = "localhost/e2e-busybox:1"
 
 
+@pytest.fixture(autouse=True)
+def no_container_stays(podman):
+    yield
+    podman("rm", "-af", "-t", "0")
+
+
 def shell(podman, script, *options, **more):
     return podman("run", "--rm", *options, IMAGE, "sh", "-c", script, **more)
 

@@ -79,7 +79,8 @@ def registrar(owner, server):
     (owner.directory / "krunpy.toml").write_text(server.config(token=owner.directory / "token"))
 
 
-def test_with_a_token_a_run_registers_itself_and_works(owner, server, rootfs):
+@pytest.mark.usefixtures("server")
+def test_with_a_token_a_run_registers_itself_and_works(owner, rootfs):
     done = owner.krunpy("run", rootfs, "--", "echo", "by the configured server")
 
     assert (done.code, done.out) == (0, "by the configured server\n"), done

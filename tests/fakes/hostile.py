@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sourcetars import (
     END,
-    OCI,
     Layout,
     base256,
     directory,

@@ -3,9 +3,16 @@
 import os
 import shutil
 
+import hypothesis
 import pytest
 
 from krunpy.core.settings import load_settings
+
+# how long a step takes on a busy machine is no property of ours
+hypothesis.settings.register_profile(
+    "krunpy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("krunpy")
 
 
 def _find_reason(item: pytest.Item) -> str:

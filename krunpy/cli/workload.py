@@ -24,7 +24,7 @@ from krunpy.cli.run import (
     UserOption,
     WorkloadOption,
 )
-from krunpy.core.errors import BrokerError, UsageError
+from krunpy.core.errors import BrokerError, UsageError, make_plain
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.plan import Plan
 from krunpy.runtime.planned import prepare_plan
@@ -129,17 +129,18 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
         print_json("workload", found)
         return
     for name in ("id", "status", "manifest_hash", "released", "uses_left"):
-        print(f"{name.replace('_', ' '):14} {found.get(name)}")
+        print(make_plain(f"{name.replace('_', ' '):14} {found.get(name)}"))
     for name in ("created_at", "updated_at", "expires_at"):
         print(f"{name.replace('_', ' '):14} {_time(found.get(name))}")
     values = found.get("reference_values")
     for value in [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []:
         inputs = _object(value.get("inputs"))
         kernel = _object(inputs.get("kernel")).get("name", "")
-        print(f"reference      {value.get('tee')} {value.get('launch_digest')}")
-        print(
-            f"{'':14} {inputs.get('vcpus')} vCPU {inputs.get('vcpu_type')}, {kernel}, layout {inputs.get('layout')}"
+        print(make_plain(f"reference      {value.get('tee')} {value.get('launch_digest')}"))
+        shape = (
+            f"{inputs.get('vcpus')} vCPU {inputs.get('vcpu_type')}, {kernel}, layout {inputs.get('layout')}"
         )
+        print(make_plain(f"{'':14} {shape}"))
 
 
 @app.command()
@@ -150,7 +151,7 @@ def revoke(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = 
     if json:
         print_json("workload", found)
         return
-    print(f"{workload}: {found.get('status', 'revoked')}")
+    print(make_plain(f"{workload}: {found.get('status', 'revoked')}"))
 
 
 def _object(value: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import HostError, UsageError
+from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _load_toml(path: str) -> dict[str, object]:
     hint = "mend the file, or name another one with --config FILE"
     try:
         return tomllib.loads(load_bounded(path, _LIMIT).decode("utf-8"))
-    except HostError as error:
+    except (FormatError, HostError) as error:
         error.next = hint
         raise
     except UnicodeDecodeError as error:

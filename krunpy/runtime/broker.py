@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from krunpy.client.server import Registration, ServerClient
-from krunpy.core.errors import FormatError, HostError, UsageError
-from krunpy.core.files import load_bounded
+from krunpy.core.errors import UsageError
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.formats.manifest import ServerIdentity
 from krunpy.runtime.embedded import (
@@ -17,6 +16,7 @@ from krunpy.runtime.embedded import (
     EmbeddedServer,
     find_embedded_key,
     load_embedded_token,
+    load_token,
     start_embedded_server,
 )
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from krunpy.runtime.prepare import Prepared
 
 ONE_RUN_EXPIRY_S = 3600  # seconds until a registration for one run ends by itself
-_TOKEN_LIMIT = 4096  # bytes
-_BLANK, _DELETE = 0x20, 0x7F  # what is between is printable
 
 
 class Broker:
@@ -110,26 +108,11 @@ class Broker:
         )
         return self.client.register(prepared.parsed.workload, registration)
 
-    def close(self) -> None:
-        """End an embedded server."""
+    def close(self, *, wait: bool = True) -> None:
+        """End an embedded server. wait: as for `EmbeddedServer.stop`."""
         if self._embedded is not None:
-            self._embedded.stop()
+            self._embedded.stop(wait=wait)
             self._embedded = None
-
-
-def _load_token(path: str) -> Secret:
-    """Return the token in a file. Raises HostError if it cannot be read, UsageError if it is no token."""
-    hint = "point token_file to what `krunpy server token create` printed"
-    try:
-        contents = load_bounded(path, _TOKEN_LIMIT).strip()
-    except (FormatError, HostError) as error:
-        error.next = hint
-        raise
-    if not contents or not all(_BLANK < octet < _DELETE for octet in contents):
-        raise UsageError(
-            f"cannot use the token in {path}", why="wanted one line of printable ASCII", next=hint
-        )
-    return Secret(contents)
 
 
 def open_broker(settings: Settings) -> Broker:
@@ -138,7 +121,8 @@ def open_broker(settings: Settings) -> Broker:
     Raises UsageError if the configuration is incomplete, HostError if the token cannot be read.
     """
     if settings.server_url:
-        token = _load_token(settings.token_file) if settings.token_file else None
+        hint = "point token_file to what `krunpy server token create` printed"
+        token = load_token(settings.token_file, hint) if settings.token_file else None
         return Broker(
             settings, ServerClient(settings.server_url, token=token, ca_file=settings.ca_file), None
         )

@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import BrokerError, HostError
+from krunpy.core.errors import BrokerError, FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.core.proc import clean_environment
+from krunpy.server.names import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
@@ -24,6 +25,7 @@ URL_IN_MANIFEST = "embedded:"  # the port differs from run to run; the key is wh
 KEY_SIZE = 32  # bytes of an Ed25519 private key
 READY_TIMEOUT_S = 60.0  # the first start makes keys
 _TOKEN_LIMIT = 4096  # bytes
+_BLANK, _DELETE = 0x20, 0x7F  # what is between is printable
 _MESSAGES_LIMIT = 4096  # bytes
 
 
@@ -57,12 +59,13 @@ class EmbeddedServer:
                     next=f"mend or remove what is broken in {os.path.dirname(self.store)}",
                 )
 
-    def stop(self) -> None:
-        """End the server and wait for it."""
+    def stop(self, *, wait: bool = True) -> None:
+        """End the server. wait: until it has ended; otherwise the caller is about to end, too."""
         os.close(self._stop)
         os.close(self._ready)
         os.close(self._messages)
-        os.waitpid(self.pid, 0)
+        if wait:
+            os.waitpid(self.pid, 0)
 
 
 def store_of(settings: Settings) -> str:
@@ -125,16 +128,29 @@ def authority_directory(settings: Settings) -> str:
 
 def load_embedded_token(settings: Settings) -> Secret:
     """Return the administrator's token of the embedded store; the server must have been ready once."""
-    from krunpy.server.keys import ADMIN_TOKEN_FILE
+    path = os.path.join(store_of(settings), ADMIN_TOKEN_FILE)
+    return load_token(path, f"write what `krunpy server token create --role admin` prints into {path}")
 
-    return Secret(load_bounded(os.path.join(store_of(settings), ADMIN_TOKEN_FILE), _TOKEN_LIMIT).strip())
+
+def load_token(path: str, hint: str) -> Secret:
+    """Return the token in a file. hint: what mends it.
+
+    Raises HostError or FormatError if it cannot be read, UsageError if it is no token.
+    """
+    try:
+        contents = load_bounded(path, _TOKEN_LIMIT).strip()
+    except (FormatError, HostError) as error:
+        error.next = hint
+        raise
+    if not contents or not all(_BLANK < octet < _DELETE for octet in contents):
+        why = "wanted one line of printable ASCII"
+        raise UsageError(f"cannot use the token in {path}", why=why, next=hint)
+    return Secret(contents)
 
 
 def find_embedded_key(settings: Settings) -> PublicKey32 | None:
     """Return the key with which embedded servers sign, or None before the first one was started."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from krunpy.server.keys import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
 
     path = os.path.join(store_of(settings), SIGNING_KEY_FILE)
     if not (os.path.exists(path) and os.path.exists(os.path.join(store_of(settings), ADMIN_TOKEN_FILE))):

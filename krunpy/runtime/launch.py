@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from krunpy.tee.software import UnsafeSoftwareTee
 
 KEPT_LAUNCHES = 100
+NICE = 10  # while the guest boots: it is what is waited for, and on few cores every share counts
 STATUS_REFUSED = 125  # as engines count failures that are not the workload's
 
 
@@ -99,6 +100,7 @@ def launch(job: Job, channel: socket.socket) -> None:
         payload = _tampered_payload(job, drafted)
         files = _request_machine(job, drafted, payload, held)
         _attest(job, broker, channel, drafted, payload, files)
+        broker.close(wait=False)  # the workload waits for our end
     finally:
         broker.close()
 
@@ -148,6 +150,7 @@ def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: in
     }
     control.send_message(job.shim, fields, request.descriptors)
     os.close(control.GUEST_FD)
+    os.nice(NICE)
     return files
 
 
@@ -368,4 +371,7 @@ def _tell_steps(directory: str) -> Callable[[str, float, str], None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())  # noqa: TID251 - a process made for this
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # 20 ms faster than winding down, and the workload's output waits for it

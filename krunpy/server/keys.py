@@ -14,6 +14,7 @@ from krunpy.core.errors import HostError
 from krunpy.core.files import load_bounded, write_atomically
 from krunpy.core.octets import Secret
 from krunpy.server.database import find_meta, set_meta
+from krunpy.server.names import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
 from krunpy.server.release import Signer
 from krunpy.server.tokens import Role, add_token, make_token
 from krunpy.server.vault import KEK_SIZE, Vault
@@ -21,9 +22,7 @@ from krunpy.server.vault import KEK_SIZE, Vault
 if TYPE_CHECKING:
     import sqlite3
 
-SIGNING_KEY_FILE = "signing.key"
 KEK_FILE = "kek"
-ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 _SEED_SIZE = 32  # bytes
 
 

@@ -46,13 +46,13 @@ def test_what_is_no_source_at_all_is_one_error(bench, prefix):
     results = bench.call_many([(spec, ["image", "convert", spec]) for spec in specs])
 
     for spec, result in results.items():
-        lines = result["err"].splitlines()
-        assert result["code"] == 2, result
+        lines = result.err.splitlines()
+        assert result.code == 2, result
         assert lines[0].startswith("krunpy: cannot "), result
         assert lines[1].startswith("  why:  "), result
         assert len(lines) in (2, 3), result
         assert all(len(line) < 2100 for line in lines), spec
-        assert result["seconds"] < 5
+        assert result.seconds < 5
     require_untouched(bench)
 
 
@@ -152,24 +152,30 @@ def test_a_cache_that_cannot_be_written_is_one_error(bench):
     require_one_error(done, 4, has_next=False)
 
 
-def start_long_conversion(bench, size=768 * MIB):
-    """Start converting a file that takes a while, and return the process once its draft is there."""
-    tree = make_tree(bench.path("root"))
-    with (tree / "large").open("wb") as stream:
-        for _ in range(size // MIB):
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """Make a tree whose conversion takes a while."""
+    made = make_tree(tmp_path_factory.mktemp("long") / "root")
+    with (made / "large").open("wb") as stream:
+        for _ in range(512):
             stream.write(b"\xa5" * MIB)
+    return made
+
+
+def start_long_conversion(bench, tree):
+    """Start converting, and return the process once its draft is there."""
     process = bench.start("image", "convert", str(tree))
     deadline = time.monotonic() + 20
     while not [name for name in bench.drafts() if os.listdir(name)]:
         assert time.monotonic() < deadline
         assert process.poll() is None, bench.path("stderr").read_text()
         time.sleep(0.002)
-    return tree, process
+    return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_conversion_that_is_interrupted_leaves_nothing_and_ends_with_130(bench, number):
-    _, process = start_long_conversion(bench)
+def test_a_conversion_that_is_interrupted_leaves_nothing_and_ends_with_130(bench, tree, number):
+    process = start_long_conversion(bench, tree)
 
     process.send_signal(number)
 
@@ -178,8 +184,8 @@ def test_a_conversion_that_is_interrupted_leaves_nothing_and_ends_with_130(bench
     require_untouched(bench)
 
 
-def test_what_a_killed_conversion_left_is_removed_by_the_next_command(bench):
-    _, process = start_long_conversion(bench)
+def test_what_a_killed_conversion_left_is_removed_by_the_next_command(bench, tree):
+    process = start_long_conversion(bench, tree)
     process.kill()
     process.wait(20)
     assert bench.drafts()
@@ -189,8 +195,8 @@ def test_what_a_killed_conversion_left_is_removed_by_the_next_command(bench):
     require_untouched(bench)
 
 
-def test_a_tree_that_changes_while_it_is_read_is_refused(bench):
-    tree, process = start_long_conversion(bench)
+def test_a_tree_that_changes_while_it_is_read_is_refused(bench, tree):
+    process = start_long_conversion(bench, tree)
 
     with (tree / "large").open("r+b") as stream:
         stream.seek(-1, os.SEEK_END)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ class Done:
     out: str
     err: str
     seconds: float
+    peak_mib: float = 0.0
 
 
 class Bench:
@@ -80,18 +82,22 @@ class Bench:
         out, err = (self.path(name).read_bytes().decode() for name in ("stdout", "stderr"))
         return Done(code=code, out=out, err=err, seconds=seconds)
 
-    def call_many(self, cases: list[tuple[str, list[str]]], **more: str) -> dict[str, dict[str, object]]:
-        """Run many command lines of people in one process; return name -> code, out, err, seconds, peak_mib."""
+    def call_many(self, cases, **more):
+        """Run many command lines of people in one process; return name -> what each did.
+
+        cases: (name, words), or (name, words, environment, damage), where damage is path -> contents.
+        """
         results = self.directory / "results.json"
+        listed = [[name, words, *_complete(*rest)] for name, words, *rest in cases]
         subprocess.run(
             [sys.executable, str(DRIVER), str(results)],
-            input=json.dumps(cases).encode(),
+            input=json.dumps(listed).encode(),
             env=self.environment(PYTHONPATH=str(REPOSITORY), **more),
             cwd=self.directory,
             timeout=300,
             check=True,
         )
-        return {each["name"]: each for each in json.loads(results.read_text())}
+        return {each.pop("name"): Done(**each) for each in json.loads(results.read_text())}
 
     def drafts(self) -> list[str]:
         """Return what lies half-written in the cache, or forgotten where temporary files are."""
@@ -101,6 +107,11 @@ class Bench:
     def images(self) -> list[str]:
         folder = self.directory / "cache/images"
         return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def _complete(environment=None, damage=None):
+    files = {str(path): base64.b64encode(contents).decode() for path, contents in (damage or {}).items()}
+    return environment or {}, files
 
 
 def require_one_error(done: Done, code: int, *, has_next: bool = True) -> None:

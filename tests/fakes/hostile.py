@@ -292,8 +292,15 @@ def make_device_bomb(count: int) -> bytes:
     """Return a layer of so many device nodes."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     parts = []
+    node = header(b"dev/0000000", b"3", major=1)
+    zeros = int(node[148:154], 8) - sum(b"0000000")
     for first in range(0, count, 1000):
-        nodes = (header(b"dev/%07d" % number, b"3", major=1) for number in range(first, first + 1000))
+        names = [b"%07d" % number for number in range(first, first + 1000)]
+        sums = [b"%06o" % (zeros + sum(name)) for name in names]
+        nodes = (
+            node[:4] + name + node[11:148] + total + node[154:]
+            for name, total in zip(names, sums, strict=True)
+        )
         parts.append(packer.compress(b"".join(nodes)))
     return b"".join((*parts, packer.compress(END), packer.flush()))
 

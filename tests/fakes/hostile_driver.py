@@ -1,12 +1,15 @@
 """Run the real command line on many sources in one process, and say of each what a user would have seen.
 
-Usage: hostile_driver.py RESULTS < CASES, where CASES is a JSON list of [name, [WORD...]]; RESULTS gets a JSON
-list. Settings come from the environment. What is not an exit of the command line's own is a "traceback".
+Usage: hostile_driver.py RESULTS < CASES, where CASES is a JSON list of [name, [WORD...], environment, damage]:
+what is added to the environment, and path -> base64 of files that are different during the call. RESULTS gets a
+JSON list. What is not an exit of the command line's own is a traceback, and code -1.
 """
 
+import base64
 import contextlib
 import io
 import json
+import os
 import resource
 import sys
 import time
@@ -18,8 +21,36 @@ from krunpy.cli.app import main
 ADDRESS_SPACE = 3 << 30  # bytes
 
 
-def run(words):
+@contextlib.contextmanager
+def damage(files):
+    """Give files other contents until the block ends; those that were not there are removed."""
+    kept = {Path(path): Path(path).read_bytes() if Path(path).exists() else None for path in files}
+    for path, contents in files.items():
+        Path(path).write_bytes(base64.b64decode(contents))
+    try:
+        yield
+    finally:
+        for path, contents in kept.items():
+            if contents is None:
+                path.unlink()
+            elif path.exists() or path.parent.is_dir():
+                path.write_bytes(contents)
+
+
+def run(words, environment, files):
     """Return what one command line did."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    with damage(files):
+        result = call(words)
+    for name in environment:
+        del os.environ[name]
+    os.environ.update(before)
+    return result
+
+
+def call(words):
+    """Call the command line and return what it did."""
     out, err = io.StringIO(), io.StringIO()
     begin = time.monotonic()
     code = -1
@@ -40,5 +71,5 @@ def run(words):
 
 
 resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-results = [{"name": name, **run(words)} for name, words in json.load(sys.stdin)]
+results = [{"name": name, **run(*rest)} for name, *rest in json.load(sys.stdin)]
 Path(sys.argv[1]).write_text(json.dumps(results))

@@ -46,6 +46,14 @@ def test_a_directory_is_merged_and_takes_the_upper_attributes() -> None:
     assert (node(root, b"d").mode, node(root, b"d").uid) == (0o1777, 5)
 
 
+def test_a_directory_has_the_time_of_its_last_entry_and_none_if_the_last_layer_does_not_name_it() -> None:
+    low = layer(directory(b"a", mtime=5), directory(b"b", mtime=6), entry(b"c/unnamed"))
+
+    root = stack(low, layer(directory(b"a", mtime=7), entry(b"b/new")))
+
+    assert [node(root, name).mtime for name in (b"a", b"b", b"c")] == [7, 0, 0]
+
+
 def test_a_whiteout_hides_a_lower_file_and_leaves_no_trace() -> None:
     assert names(stack(layer(entry(b"d/a"), entry(b"d/b")), layer(entry(b"d/.wh.a")))) == {b"d", b"d/b"}
 

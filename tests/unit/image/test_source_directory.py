@@ -63,9 +63,30 @@ def test_metadata_and_contents_are_those_of_the_directory(root: Path) -> None:
     )
     assert read_contents(source)[id(tool)] == b"#!" * 3000
     assert node(source, b"bin").target == b"usr/bin"
-    assert node(source, b"etc").mtime == 0
     source.finish()
     source.close()
+
+
+def test_a_directory_keeps_its_time_but_those_that_engines_change_have_none(root: Path) -> None:
+    for name in ("usr/bin", "usr", "var", "etc", "."):
+        os.utime(root / name, (1_500_000_000, 1_500_000_000))
+    source = opened(root)
+
+    times = {path: each.mtime for path, each in walk_tree(source.tree) if each.kind is NodeKind.DIRECTORY}
+
+    assert {times[path] for path in (b"usr", b"usr/bin", b"var")} == {1_500_000_000}
+    assert {times[path] for path in (b"etc", b"run", b"dev", b"proc", b"sys")} == {0}
+    source.close()
+
+
+def test_another_time_of_a_directory_is_another_fingerprint(root: Path) -> None:
+    first = fingerprint_directory(str(root))
+    os.utime(root / "var", (5, 5))
+    second = fingerprint_directory(str(root))
+    os.utime(root / "etc", (5, 5))
+
+    assert first != second
+    assert fingerprint_directory(str(root)) == second
 
 
 def test_hard_links_are_one_node_and_are_streamed_once(root: Path) -> None:

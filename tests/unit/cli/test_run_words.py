@@ -1,0 +1,80 @@
+import inspect
+
+import pytest
+import typer.main
+
+from krunpy.cli import run_words
+from krunpy.cli.app import app
+from krunpy.cli.run import run
+from krunpy.cli.run_words import parse_run
+from krunpy.runtime.plan import Plan
+
+
+def test_it_knows_exactly_the_options_of_the_command():
+    command = typer.main.get_command(app).commands["run"]
+    options = {
+        word: parameter.name
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for word in parameter.opts
+    }
+    options.pop("--help", None)
+
+    known = run_words.TEXTS | run_words.LISTS | run_words.NUMBERS | run_words.FLAGS
+
+    assert known == options
+    assert set(known.values()) < set(inspect.signature(run).parameters)
+
+
+def test_a_whole_command_line_becomes_a_plan():
+    wanted = parse_run(
+        "--env A=1 -e B=2 --tmpfs=/tmp -w /srv --user 7:8 --entrypoint /bin/x --workload w1 --hostname h --name n"
+        " --cpus 2 --memory=256 --integrity-only --read-only image:ab -- ls -la --env".split()
+    )
+
+    assert wanted is not None
+    assert wanted.name == "n"
+    assert wanted.plan == Plan(
+        source="image:ab",
+        args=("ls", "-la", "--env"),
+        env=("A=1", "B=2"),
+        tmpfs=("/tmp",),
+        cwd="/srv",
+        user="7:8",
+        entrypoint="/bin/x",
+        workload="w1",
+        hostname="h",
+        cpus=2,
+        memory_mib=256,
+        integrity_only=True,
+        read_only=True,
+    )
+
+
+def test_options_may_follow_the_source_but_not_the_dashes():
+    wanted = parse_run(["dir", "--read-only", "--", "--read-only"])
+
+    assert wanted is not None
+    assert wanted.plan == Plan(source="dir", args=("--read-only",), read_only=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        ["dir", "--unknown"],
+        ["dir", "-la"],
+        ["dir", "--env"],
+        ["dir", "-e=A=1"],
+        ["dir", "--cpus", "two"],
+        ["dir", "--cpus", "65"],
+        ["dir", "--memory", "-1"],
+        ["dir", "--integrity-only=yes"],
+        [
+            "--",
+        ],
+    ],
+)
+def test_whatever_it_does_not_understand_is_left_to_typer(words):
+    assert parse_run(words) is None

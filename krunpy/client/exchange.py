@@ -88,6 +88,8 @@ def exchange(target: Target, request: Request, *, timeout_s: float) -> Response:
         raise BrokerError(what, why=error.why, next="check that the URL is a krunpy server's") from error
     except TimeoutError as error:
         raise BrokerError(what, why=f"no answer within {timeout_s:g} s", next=_NEXT) from error
+    except UnicodeError as error:
+        raise BrokerError(what, why="its name cannot be a host's", next=_NEXT) from error
     except OSError as error:  # also ssl.SSLError, socket.gaierror
         raise BrokerError(what, why=error.strerror or str(error), next=_NEXT) from error
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import errno
 import os
 
-from krunpy.core.errors import KrunpyError, StateError
+from krunpy.core.errors import FormatError, KrunpyError, StateError
 from krunpy.oci.state import RUNNING, STOPPED, encode_state, quote, require_allowed
 from krunpy.runtime import container as files
-from krunpy.runtime.container import find_container, load_container, load_containers, remove_directory
+from krunpy.runtime.container import (
+    Container,
+    find_container,
+    load_container,
+    load_containers,
+    remove_directory,
+)
 from krunpy.runtime.process import kill_and_wait, send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from krunpy.runtime.container import Container
 
 _LIMIT = 4 * 1024 * 1024  # bytes; what `create` wrote
 _KILL_TIMEOUT_S = 10.0
@@ -77,7 +81,7 @@ def delete_container(root: str, container_id: str, *, force: bool) -> list[str]:
 
     Raises StateError without force if it is unknown or not stopped, HostError if it cannot be ended.
     """
-    container = find_container(root, container_id) if force else load_container(root, container_id)
+    container = _find_to_remove(root, container_id) if force else load_container(root, container_id)
     if container is None:
         return []
     if not force:
@@ -90,6 +94,14 @@ def delete_container(root: str, container_id: str, *, force: bool) -> list[str]:
         return _run_hooks(container, "poststop", STOPPED)
     finally:
         remove_directory(container.directory)
+
+
+def _find_to_remove(root: str, container_id: str) -> Container | None:
+    """Return a container also where its record is damaged: then its cgroup says what to end."""
+    try:
+        return find_container(root, container_id)
+    except FormatError:
+        return Container(id=container_id, directory=f"{root}/{container_id}", record=None)
 
 
 def list_containers(root: str) -> Iterator[tuple[Container, str]]:

@@ -100,7 +100,7 @@ def _load(path: str) -> Authority | None:
         )
     try:
         return _parse(load_bounded(path, _LARGEST_FILE))
-    except (FormatError, ValueError, UnsupportedAlgorithm) as error:
+    except (FormatError, ValueError, RecursionError, UnsupportedAlgorithm) as error:
         raise FormatError(
             "cannot open the software TEE's authority",
             why=f"{path} is broken: {error}",

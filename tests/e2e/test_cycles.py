@@ -32,7 +32,8 @@ def bundle(make_lab, rootfs, tmp_path_factory):
     (path / "config.json").write_text(json.dumps(config))
     lab.bundle = path
     assert lab.krunpy("run", "--workload", "warm", rootfs, "--", "true").code == 0
-    return lab
+    yield lab
+    lab.krunpy("delete", "--force", CONTAINER)
 
 
 def sockets(lab):

@@ -343,3 +343,8 @@ def test_importing_it_loads_neither_tls_nor_the_servers_libraries(name):
         "asyncio",
         "email",
     } & set(loaded)
+
+
+def test_a_host_name_that_is_too_long_is_one_error():
+    with pytest.raises(BrokerError):
+        ServerClient("http://" + "a" * 70 + ".example:1", timeout_s=2).info()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import sys
-import tempfile
 from typing import TYPE_CHECKING, NoReturn
 
 from krunpy.cli.context import make_globals
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
 def make_id() -> str:
     """Return a random container ID."""
-    return f"run-{secrets.token_hex(6)}"
+    return f"run-{os.urandom(6).hex()}"
 
 
 def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str], dict[str, str]]:
@@ -41,7 +39,7 @@ def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str
         convert_source(
             given.settings, plan.source, encrypt=not plan.integrity_only, progress=Progress("convert")
         )
-    bundle = tempfile.mkdtemp(prefix="krunpy-bundle-")
+    bundle = _make_directory()
     write_bundle(bundle, config)
     argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
     environment = dict(os.environ)
@@ -74,6 +72,14 @@ def run_words(words: Sequence[str]) -> int | None:
     except KeyboardInterrupt:
         print("krunpy: interrupted", file=sys.stderr)
         return attended.INTERRUPTED
+
+
+def _make_directory() -> str:
+    """Return a new private directory for a bundle. `tempfile` would cost 7 ms of imports."""
+    parent = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - the name cannot be guessed
+    path = f"{parent}/krunpy-bundle-{os.urandom(8).hex()}"
+    os.mkdir(path, 0o700)
+    return path
 
 
 def _shows_progress(plan: Plan) -> bool:

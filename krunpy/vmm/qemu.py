@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from krunpy.vmm.spec import VmSpec
 
 PROGRAM = "qemu-system-x86_64"
+# Without these two a boot under TCG takes an eighth less: with ERMS Linux copies and clears with `rep movsb`, which TCG
+# does byte by byte, and with LA57 it has page tables of five levels, which TCG walks in software.
+TCG_CPU = "max,erms=off,la57=off"
 # a guest that breaks into QEMU finds no fork, no exec, no other user (qemu(1), -sandbox)
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -39,7 +42,7 @@ def build_argv(spec: VmSpec, program: str) -> list[str]:
         *("-sandbox", SANDBOX),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
         *("-machine", machine, "-accel", accel),
-        *("-cpu", "max" if spec.accel is Accel.TCG else "host"),
+        *("-cpu", TCG_CPU if spec.accel is Accel.TCG else "host"),
         *("-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"),
         *("-bios", _path(spec.firmware_fd)),
         *("-kernel", _path(spec.kernel_fd), "-initrd", _path(spec.initrd_fd), "-append", spec.cmdline),

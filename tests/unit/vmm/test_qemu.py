@@ -24,7 +24,7 @@ def test_the_machine_is_what_was_asked_for():
     assert value_after(argv, "-smp") == "2"
     assert value_after(argv, "-append") == "quiet a=b"
     assert value_after(argv, "-kernel") == "/proc/self/fd/{fd1}"
-    assert value_after(argv, "-cpu") == "max"
+    assert value_after(argv, "-cpu") == "max,erms=off,la57=off"
 
 
 def test_the_disk_is_read_only_and_can_be_left_out():

@@ -21,11 +21,11 @@ from krunpy.cli.run import (
     TmpfsOption,
     UserOption,
     WorkloadOption,
+    read_plan,
 )
 from krunpy.core.errors import UsageError
 from krunpy.measure.description import predict_described
 from krunpy.runtime.broker import open_broker
-from krunpy.runtime.plan import Plan
 from krunpy.runtime.planned import prepare_plan
 
 MOST_CPUS = 64
@@ -49,19 +49,7 @@ def measure(
 ) -> None:
     """Print the launch digests that `krunpy run` with the same words will have in the software TEE."""
     counts = parse_counts(cpus)
-    plan = Plan(
-        source=source,
-        args=tuple(args or ()),
-        env=tuple(env or ()),
-        cwd=workdir,
-        user=user,
-        entrypoint=entrypoint,
-        workload=workload,
-        integrity_only=integrity_only,
-        read_only=read_only,
-        tmpfs=tuple(tmpfs or ()),
-        hostname=hostname,
-    )
+    plan = read_plan(context)
     settings = settings_of(context)
     with open_broker(settings) as broker:
         prepared = prepare_plan(settings, plan, identity=broker.identity(), progress=Progress("convert"))

@@ -46,6 +46,29 @@ TmpfsOption = Annotated[
 HostnameOption = Annotated[str, typer.Option("--hostname", help="Hostname in the guest.")]
 
 
+def read_plan(context: typer.Context) -> Plan:
+    """Return the plan that a command's options make; typer has put them into the context by their names.
+
+    Every command that plans takes some of the options above; one that it does not take has its default.
+    """
+    given = context.params
+    return Plan(
+        source=given["source"],
+        args=tuple(given["args"] or ()),
+        env=tuple(given["env"] or ()),
+        cwd=given["workdir"],
+        user=given["user"],
+        entrypoint=given["entrypoint"],
+        workload=given["workload"],
+        cpus=given["cpus"] if isinstance(given["cpus"], int) else 0,  # `measure` takes several counts
+        memory_mib=given.get("memory", 0),
+        integrity_only=given["integrity_only"],
+        read_only=given["read_only"],
+        tmpfs=tuple(given["tmpfs"] or ()),
+        hostname=given["hostname"],
+    )
+
+
 def run(
     context: typer.Context,
     source: SourceArgument,
@@ -65,21 +88,7 @@ def run(
 ) -> None:
     """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
     # `krunpy.cli.run_words` reads most command lines instead of this: an option is to be added to both
-    plan = Plan(
-        source=source,
-        args=tuple(args or ()),
-        env=tuple(env or ()),
-        cwd=workdir,
-        user=user,
-        entrypoint=entrypoint,
-        workload=workload,
-        cpus=cpus,
-        memory_mib=memory,
-        integrity_only=integrity_only,
-        read_only=read_only,
-        tmpfs=tuple(tmpfs or ()),
-        hostname=hostname,
-    )
+    plan = read_plan(context)
     argv, environment = prepare_run(globals_of(context), plan, name or make_id())
     sys.stdout.flush()
     os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place

@@ -23,10 +23,10 @@ from krunpy.cli.run import (
     TmpfsOption,
     UserOption,
     WorkloadOption,
+    read_plan,
 )
 from krunpy.core.errors import BrokerError, UsageError, make_plain
 from krunpy.runtime.broker import open_broker
-from krunpy.runtime.plan import Plan
 from krunpy.runtime.planned import prepare_plan
 from krunpy.runtime.prepare import load_key
 
@@ -57,20 +57,7 @@ def register(
     json: JsonFlag = False,
 ) -> None:
     """Convert a source and register what it will measure, so that `krunpy run` with the same words gets its key."""
-    plan = Plan(
-        source=source,
-        args=tuple(args or ()),
-        env=tuple(env or ()),
-        cwd=workdir,
-        user=user,
-        entrypoint=entrypoint,
-        workload=workload,
-        cpus=cpus,
-        integrity_only=integrity_only,
-        read_only=read_only,
-        tmpfs=tuple(tmpfs or ()),
-        hostname=hostname,
-    )
+    plan = read_plan(context)
     settings = settings_of(context)
     with open_broker(settings) as broker:
         if not broker.may_register:

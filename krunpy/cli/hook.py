@@ -10,11 +10,12 @@ import typer
 
 from krunpy.cli.context import settings_of
 from krunpy.core.errors import BundleError
-from krunpy.oci.annotations import PREPARED, parse_annotations, require_no_own
+from krunpy.oci.annotations import PREPARED, require_no_own
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import load_document
 from krunpy.runtime.broker import open_broker
-from krunpy.runtime.prepare import convert_source, load_key, prepare
+from krunpy.runtime.planned import prepare_bundle
+from krunpy.runtime.prepare import load_key
 
 app = typer.Typer(
     no_args_is_help=True, help="OCI hooks: convert and register before, end the registration after."
@@ -28,22 +29,11 @@ def precreate(context: typer.Context) -> None:
     raw = sys.stdin.buffer.read(_LIMIT + 1)
     bundle = parse_bundle(raw, ".")
     require_no_own(bundle.annotations)
-    wishes = parse_annotations(bundle.annotations)
     settings = settings_of(context)
     with open_broker(settings) as broker:
-        image = convert_source(
-            settings, wishes.source or f"dir:{bundle.root}", encrypt=not wishes.integrity_only
-        )
-        prepared = prepare(
-            settings,
-            bundle,
-            image,
-            identity=broker.identity(),
-            workload=wishes.workload or "",
-            cpus=wishes.cpus or settings.cpus,
-        )
+        prepared = prepare_bundle(settings, bundle, identity=broker.identity())
         if broker.may_register:
-            broker.register(prepared, key=load_key(settings, image), uses=1)
+            broker.register(prepared, key=load_key(settings, prepared.image), uses=1)
     config = cast("dict[str, object]", json.loads(raw))
     config["annotations"] = {**dict(bundle.annotations), PREPARED: prepared.parsed.workload}
     json.dump(config, sys.stdout)

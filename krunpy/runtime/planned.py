@@ -1,4 +1,4 @@
-"""Prepare a plan without a container: what `krunpy register` and `krunpy measure` share with a launch."""
+"""Prepare a plan without a container: what `krunpy register`, `krunpy measure` and the precreate hook share."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from krunpy.core.settings import Settings
     from krunpy.formats.manifest import ServerIdentity
+    from krunpy.oci.bundle import Bundle
     from krunpy.runtime.plan import Plan
 
 
@@ -31,14 +32,25 @@ def prepare_plan(
     with tempfile.TemporaryDirectory(prefix="krunpy-bundle-") as directory:
         write_bundle(directory, config)
         bundle = parse_bundle(json.dumps(config).encode(), directory)
-        wishes = parse_annotations(bundle.annotations)
-        source = wishes.source or f"dir:{bundle.root}"
-        image = convert_source(settings, source, encrypt=not wishes.integrity_only, progress=progress)
-        return prepare(
-            settings,
-            bundle,
-            image,
-            identity=identity,
-            workload=wishes.workload or "",
-            cpus=wishes.cpus or settings.cpus,
-        )
+        return prepare_bundle(settings, bundle, identity=identity, progress=progress)
+
+
+def prepare_bundle(
+    settings: Settings,
+    bundle: Bundle,
+    *,
+    identity: ServerIdentity,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Return what a launch of this bundle would register. Raises as `convert` and `prepare` do."""
+    wishes = parse_annotations(bundle.annotations)
+    source = wishes.source or f"dir:{bundle.root}"
+    image = convert_source(settings, source, encrypt=not wishes.integrity_only, progress=progress)
+    return prepare(
+        settings,
+        bundle,
+        image,
+        identity=identity,
+        workload=wishes.workload or "",
+        cpus=wishes.cpus or settings.cpus,
+    )

@@ -13,38 +13,21 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, PublicKey32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
+from krunpy.formats.disk import describe_disk, parse_disk
 from krunpy.formats.names import CAPABILITIES, RLIMITS
 from krunpy.formats.narrow import Fields
 
 if TYPE_CHECKING:
     from krunpy.formats.canonical import Json
+    from krunpy.formats.disk import Disk
 
 MAX_MANIFEST = 256 * 1024  # bytes
-BLOCK_SIZE = 4096  # bytes
 MAX_ITEMS = 4096
 MAX_HOSTNAME = 64  # bytes
 TEES = ("software", "snp", "tdx")
-CIPHERS = ("aes-xts-plain64", "none")
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """The layout of the one disk: sizes in bytes, blocks of 4096 bytes."""
-
-    data_blocks: int
-    hash_start_block: int
-    root_hash: Digest32
-    salt: Digest32
-    cipher: str
-    key_size: int
-    payload_offset: int
-    payload_size: int
-    block_size: int = BLOCK_SIZE
-    sector_size: int = BLOCK_SIZE
-    filesystem: str = "erofs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,21 +118,9 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
     Raises FormatError if a value cannot stand in a manifest, or the whole is over MAX_MANIFEST.
     """
-    disk, process = manifest.disk, manifest.process
+    process = manifest.process
     document: Json = {
-        "disk": {
-            "block_size": disk.block_size,
-            "cipher": disk.cipher,
-            "data_blocks": disk.data_blocks,
-            "filesystem": disk.filesystem,
-            "hash_start_block": disk.hash_start_block,
-            "key_size": disk.key_size,
-            "payload_offset": disk.payload_offset,
-            "payload_size": disk.payload_size,
-            "root_hash": disk.root_hash.hex(),
-            "salt": disk.salt.hex(),
-            "sector_size": disk.sector_size,
-        },
+        "disk": describe_disk(manifest.disk),
         "hostname": manifest.hostname,
         "masked_paths": list(manifest.masked_paths),
         "mounts": [{"options": mount.options, "path": mount.path} for mount in manifest.mounts],
@@ -194,7 +165,7 @@ def parse_manifest(data: bytes) -> Manifest:
     top.take_integer("version", minimum=1, maximum=1)
     manifest = Manifest(
         workload=require_workload_id(top.take_string("workload")),
-        disk=_parse_disk(top.take_fields("disk")),
+        disk=parse_disk(top.take_fields("disk")),
         process=_parse_process(top.take_fields("process")),
         server=_parse_server(top.take_fields("server")),
         tees=_parse_tees(top),
@@ -221,38 +192,6 @@ def _require_plain_texts(manifest: Manifest) -> None:
     )
     if any("\0" in text for text in texts):
         raise FormatError("cannot read the manifest", why="a string holds a NUL character")
-
-
-def _parse_disk(fields: Fields) -> Disk:
-    disk = Disk(
-        block_size=fields.take_integer("block_size", minimum=BLOCK_SIZE, maximum=BLOCK_SIZE),
-        cipher=fields.take_string("cipher"),
-        data_blocks=fields.take_integer("data_blocks", minimum=1, maximum=2**48),
-        filesystem=fields.take_string("filesystem"),
-        hash_start_block=fields.take_integer("hash_start_block", minimum=1, maximum=2**48),
-        key_size=fields.take_integer("key_size", maximum=64),
-        payload_offset=fields.take_integer("payload_offset", maximum=_U64),
-        payload_size=fields.take_integer("payload_size", minimum=BLOCK_SIZE, maximum=_U64),
-        root_hash=Digest32(fields.take_hex("root_hash", 32)),
-        salt=Digest32(fields.take_hex("salt", 32)),
-        sector_size=fields.take_integer("sector_size", minimum=BLOCK_SIZE, maximum=BLOCK_SIZE),
-    )
-    fields.require_no_more()
-    covered = disk.data_blocks * BLOCK_SIZE
-    reasons = {
-        f'cipher "{disk.cipher[:40]}" is not one of {", ".join(CIPHERS)}': disk.cipher not in CIPHERS,
-        f'file system "{disk.filesystem[:40]}" is not erofs': disk.filesystem != "erofs",
-        "the key size does not fit the cipher": disk.key_size != (0 if disk.cipher == "none" else 64),
-        "the payload is not whole blocks": disk.payload_offset % BLOCK_SIZE != 0
-        or disk.payload_size % BLOCK_SIZE != 0,
-        "the payload reaches past the covered area": disk.payload_offset + disk.payload_size > covered,
-        "the hash tree lies inside the covered area": disk.hash_start_block <= disk.data_blocks,
-        "there is a payload offset without a cipher": disk.cipher == "none" and disk.payload_offset != 0,
-    }
-    for why, is_wrong in reasons.items():
-        if is_wrong:
-            raise FormatError("cannot read manifest.disk", why=why)
-    return disk
 
 
 def _parse_process(fields: Fields) -> Process:

@@ -24,6 +24,11 @@ class Fields:
         self._left = dict(cast("dict[str, object]", value))
         self._where = where
 
+    @property
+    def where(self) -> str:
+        """The path of this object, for messages."""
+        return self._where
+
     def take(self, name: str) -> object:
         """Return a member of any type."""
         if name not in self._left:

@@ -22,7 +22,7 @@ from krunpy.formats.verity import (
 )
 
 if TYPE_CHECKING:
-    from krunpy.formats.manifest import Disk
+    from krunpy.formats.disk import Disk
     from krunpy.image.workload import WorkloadImage
 
 _STEP = 256 * BLOCK_SIZE  # bytes

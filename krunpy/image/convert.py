@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from krunpy.core.octets import Secret
     from krunpy.formats.canonical import Json
-    from krunpy.formats.manifest import Disk
+    from krunpy.formats.disk import Disk
     from krunpy.image.cache import ImageCache
     from krunpy.image.disk import Geometry
     from krunpy.image.erofs import Layout

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 from krunpy.core.octets import Digest32
 from krunpy.formats import luks2, verity
-from krunpy.formats.manifest import Disk
+from krunpy.formats.disk import Disk
 from krunpy.image.xts import SectorCipher
 
 if TYPE_CHECKING:

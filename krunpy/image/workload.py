@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.core.octets import Digest32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
-from krunpy.formats.manifest import Disk
+from krunpy.formats.disk import Disk, describe_disk, parse_disk
 from krunpy.formats.narrow import Fields
 from krunpy.oci.manifest import ImageConfig
 
@@ -57,7 +56,7 @@ def derive_image_id(disk: Disk, config: ImageConfig) -> str:
     """Return the identity of an image: SHA-256 over its disk's description and its configuration, hex."""
     document: Json = {
         "config": describe_config(config),
-        "disk": _describe_disk(disk),
+        "disk": describe_disk(disk),
         "version": FORMAT_VERSION,
     }
     return hashlib.sha256(b"krunpy image v1\0" + encode_canonical(document)).hexdigest()
@@ -69,7 +68,7 @@ def encode_image(image: WorkloadImage) -> bytes:
         {
             "config": describe_config(image.config),
             "created": image.created,
-            "disk": _describe_disk(image.disk),
+            "disk": describe_disk(image.disk),
             "id": image.image_id,
             "key_id": image.key_id.hex(),
             "key_salt": image.key_salt.hex(),
@@ -91,7 +90,7 @@ def parse_image(data: bytes, directory: str) -> WorkloadImage:
     fields.take_integer("version", minimum=FORMAT_VERSION, maximum=FORMAT_VERSION)
     image = WorkloadImage(
         image_id=fields.take_string("id"),
-        disk=_parse_disk(fields.take_fields("disk")),
+        disk=parse_disk(fields.take_fields("disk")),
         config=_parse_config(fields.take_fields("config")),
         source=fields.take_string("source"),
         key_salt=_take_optional(fields, "key_salt", 32),
@@ -117,40 +116,6 @@ def describe_config(config: ImageConfig) -> dict[str, Json]:
         "stop_signal": config.stop_signal,
         "user": config.user,
     }
-
-
-def _describe_disk(disk: Disk) -> dict[str, Json]:
-    return {
-        "block_size": disk.block_size,
-        "cipher": disk.cipher,
-        "data_blocks": disk.data_blocks,
-        "filesystem": disk.filesystem,
-        "hash_start_block": disk.hash_start_block,
-        "key_size": disk.key_size,
-        "payload_offset": disk.payload_offset,
-        "payload_size": disk.payload_size,
-        "root_hash": disk.root_hash.hex(),
-        "salt": disk.salt.hex(),
-        "sector_size": disk.sector_size,
-    }
-
-
-def _parse_disk(fields: Fields) -> Disk:
-    disk = Disk(
-        block_size=fields.take_integer("block_size", maximum=_U64),
-        cipher=fields.take_string("cipher"),
-        data_blocks=fields.take_integer("data_blocks", maximum=_U64),
-        filesystem=fields.take_string("filesystem"),
-        hash_start_block=fields.take_integer("hash_start_block", maximum=_U64),
-        key_size=fields.take_integer("key_size", maximum=_U64),
-        payload_offset=fields.take_integer("payload_offset", maximum=_U64),
-        payload_size=fields.take_integer("payload_size", maximum=_U64),
-        root_hash=Digest32(fields.take_hex("root_hash", 32)),
-        salt=Digest32(fields.take_hex("salt", 32)),
-        sector_size=fields.take_integer("sector_size", maximum=_U64),
-    )
-    fields.require_no_more()
-    return disk
 
 
 def _parse_config(fields: Fields) -> ImageConfig:

@@ -23,7 +23,7 @@ from krunpy.runtime.accepted_lists import is_tmpfs_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from krunpy.formats.manifest import Disk
+    from krunpy.formats.disk import Disk
     from krunpy.oci.bundle import Bundle
     from krunpy.oci.config import Mount
 

@@ -13,7 +13,7 @@ from krunpy.core.errors import UsageError
 from krunpy.core.octets import Nonce
 
 if TYPE_CHECKING:
-    from krunpy.formats.manifest import Disk
+    from krunpy.formats.disk import Disk
 
 MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
 _REPORT = 4  # bytes into the evidence: behind the report's length

@@ -15,7 +15,7 @@ from krunpy.core.proc import find_program, run
 from krunpy.image.disk import DiskWriter, plan_disk
 
 if TYPE_CHECKING:
-    from krunpy.formats.manifest import Disk
+    from krunpy.formats.disk import Disk
 
 pytestmark = pytest.mark.skipif(find_program("veritysetup") is None, reason="veritysetup is not installed")
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from krunpy.core.octets import Digest32, HostData, Nonce, PublicKey32
 from krunpy.formats.binding import make_report_data, make_signed_message, make_transcript
+from krunpy.formats.disk import Disk
 from krunpy.formats.frames import (
     FailReason,
     FrameType,
@@ -22,7 +23,6 @@ from krunpy.formats.frames import (
 )
 from krunpy.formats.launch_digest import PageType
 from krunpy.formats.manifest import (
-    Disk,
     Manifest,
     Process,
     ServerIdentity,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from krunpy.core.octets import Digest32, PublicKey32
+from krunpy.formats.disk import Disk
 from krunpy.formats.manifest import (
-    Disk,
     Manifest,
     Overrides,
     Process,

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, PublicKey32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
+from krunpy.formats.disk import Disk
 from krunpy.formats.manifest import (
-    Disk,
     Manifest,
     Process,
     ServerIdentity,

@@ -68,10 +68,20 @@ def test_a_description_without_a_member_is_refused(cache: ImageCache, member: st
 
 
 def test_a_description_of_another_disk_is_refused(cache: ImageCache) -> None:
+    image = make(cache)
+    data = encode_image(image)
+    root = image.disk.root_hash.hex().encode()
+    wrong = data.replace(root, root[::-1])
+
+    with pytest.raises(FormatError, match="its id is not that of its contents"):
+        parse_image(wrong, "/d")
+
+
+def test_a_description_of_a_disk_that_cannot_be_is_refused(cache: ImageCache) -> None:
     data = encode_image(make(cache))
     wrong = data.replace(b'"data_blocks":', b'"data_blocks":1')
 
-    with pytest.raises(FormatError, match="its id is not that of its contents"):
+    with pytest.raises(FormatError, match="hash tree lies inside the covered area"):
         parse_image(wrong, "/d")
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from krunpy.core.errors import BundleError, UsageError
 from krunpy.core.octets import Digest32, PublicKey32
+from krunpy.formats.disk import Disk
 from krunpy.formats.frames import Tag, parse_items
-from krunpy.formats.manifest import Disk, ServerIdentity, parse_manifest
+from krunpy.formats.manifest import ServerIdentity, parse_manifest
 from krunpy.oci.annotations import INTEGRITY_ONLY, SOURCE, parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.intake import Request, take_in

@@ -6,7 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from krunpy.core.settings import Settings, find_state_root, load_settings
+from krunpy.core.settings import Settings, load_settings
+from krunpy.oci.state import find_state_root
 
 if TYPE_CHECKING:
     import typer

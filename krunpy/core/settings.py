@@ -42,12 +42,6 @@ class Settings:
     config_file: str = ""
 
 
-def find_state_root(environment: Mapping[str, str]) -> str:
-    """Return where containers' states live: $XDG_RUNTIME_DIR/krunpy, or /run/krunpy (crun's rule)."""
-    runtime_dir = environment.get("XDG_RUNTIME_DIR", "")
-    return f"{runtime_dir}/krunpy" if runtime_dir else "/run/krunpy"
-
-
 def load_settings(environment: Mapping[str, str], *, config_file: str = "") -> Settings:
     """Return the settings.
 

@@ -6,13 +6,13 @@ No format is known here beyond the magic numbers of compressors.
 from __future__ import annotations
 
 import os
-import stat
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError, FormatError
 from krunpy.image.tree import CHUNK_SIZE
+from krunpy.oci.document import open_regular_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,16 +67,8 @@ class Region:
 
 def open_region(path: str, what: str) -> Region:
     """Return a whole regular file, opened; the caller closes its descriptor. Raises BundleError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or "not a path"
-        raise BundleError(f"cannot read {what}", why=f"{path}: {why.lower()}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise BundleError(f"cannot read {what}", why=f"{path} is not a regular file")
-    return Region(descriptor=descriptor, start=0, size=status.st_size, name=what)
+    descriptor, size = open_regular_file(path, what)
+    return Region(descriptor=descriptor, start=0, size=size, name=what)
 
 
 def find_compression(head: bytes) -> str:

@@ -26,9 +26,25 @@ def load_document(path: str, what: str, limit: int = DOCUMENT_LIMIT) -> bytes:
 
     Raises BundleError, which says `what` cannot be read.
     """
+    descriptor, size = open_regular_file(path, what)
+    with open(descriptor, "rb", closefd=True) as stream:
+        raw = stream.read(limit + 1) if size <= limit else b""
+        if size > limit or len(raw) > limit:
+            seen = max(size, len(raw))
+            raise BundleError(
+                f"cannot read {what}", why=f"{path} is {seen} bytes, at most {limit} are allowed"
+            )
+    return raw
+
+
+def open_regular_file(path: str, what: str) -> tuple[int, int]:
+    """Return descriptor and size in bytes of a regular file; the caller closes it.
+
+    Raises BundleError, which says `what` cannot be read.
+    """
     try:
         # O_NONBLOCK: a fifo in the file's place must not make us wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "not a path"
         raise BundleError(f"cannot read {what}", why=f"{path}: {why.lower()}") from error
@@ -36,14 +52,7 @@ def load_document(path: str, what: str, limit: int = DOCUMENT_LIMIT) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise BundleError(f"cannot read {what}", why=f"{path} is not a regular file")
-    with open(descriptor, "rb", closefd=True) as stream:
-        raw = stream.read(limit + 1) if status.st_size <= limit else b""
-        if status.st_size > limit or len(raw) > limit:
-            seen = max(status.st_size, len(raw))
-            raise BundleError(
-                f"cannot read {what}", why=f"{path} is {seen} bytes, at most {limit} are allowed"
-            )
-    return raw
+    return descriptor, status.st_size
 
 
 def parse_document(raw: bytes, what: str, limit: int = DOCUMENT_LIMIT) -> Field:

@@ -8,7 +8,7 @@ from krunpy.core.errors import FormatError, HostError, ToolError, UsageError
 from krunpy.core.files import load_bounded, lock, write_atomically
 from krunpy.core.octets import Digest32, LaunchDigest, Secret
 from krunpy.core.proc import run
-from krunpy.core.settings import find_state_root, load_settings
+from krunpy.core.settings import load_settings
 
 
 def test_octets_of_another_length_are_refused():
@@ -106,12 +106,6 @@ def test_a_lock_keeps_the_second_out(tmp_path):
     thread.join()
 
     assert order == ["first", "second"]
-
-
-def test_the_state_root_follows_crun():
-    assert find_state_root({"XDG_RUNTIME_DIR": "/x"}) == "/x/krunpy"
-    assert find_state_root({"XDG_RUNTIME_DIR": ""}) == "/run/krunpy"
-    assert find_state_root({}) == "/run/krunpy"
 
 
 def test_settings_come_from_the_file_and_then_from_variables(tmp_path):

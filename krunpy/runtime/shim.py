@@ -15,7 +15,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from krunpy.core.errors import FormatError, HostError, KrunpyError
+from krunpy.core.errors import FormatError, HostError, KrunpyError, format_error
 from krunpy.runtime import container as files
 from krunpy.runtime import control
 from krunpy.runtime.children import Child, reap, spawn_launcher, spawn_machine
@@ -341,10 +341,7 @@ class Shim:
             self._early_failure = self._early_failure or (error, status)
             return
         self._status = status if 1 <= status <= 255 else STATUS_FAILED  # noqa: PLR2004
-        hint = f"\n  next: {error.next}" if error.next else ""
-        self._outlets[2].write(
-            f"krunpy: {error.what}\n  why:  {error.why}{hint}\n".encode("utf-8", "replace")
-        )
+        self._outlets[2].write(f"{format_error(error)}\n".encode("utf-8", "replace"))
         self._journal.write_failure(error, self._status)
 
     def _finish(self) -> None:

@@ -32,8 +32,17 @@ from krunpy.server.workloads import (
 )
 
 if TYPE_CHECKING:
+    import sqlite3
+    from typing import Protocol
+
     from krunpy.server.broker import Broker
     from krunpy.server.http import Call
+
+    class Change(Protocol):
+        """A change of one workload in the store."""
+
+        def __call__(self, connection: sqlite3.Connection, workload: str, /, *, now_s: int) -> None: ...
+
 
 MAX_LISTED_WORKLOADS = 1000
 MAX_LISTED_RECORDS = 500
@@ -151,20 +160,20 @@ def show_workloads(broker: Broker, call: Call, _role: Role | None) -> Answer:
 
 def revoke_workload(broker: Broker, call: Call, _role: Role | None) -> Answer:
     """Release nothing more to a workload."""
-    name, now_s = _require_id(call), int(broker.now_s())
-    with broker.database.change() as connection:
-        _require(find_workload(connection, name, now_s=now_s))
-        revoke(connection, name, now_s=now_s)
-        workload = find_workload(connection, name, now_s=now_s)
-    return Answer(status=200, document=_describe(_require(workload)))
+    return _change_workload(broker, call, revoke)
 
 
 def end_use(broker: Broker, call: Call, _role: Role | None) -> Answer:
     """Give back a use that a run did not take."""
+    return _change_workload(broker, call, give_back_use)
+
+
+def _change_workload(broker: Broker, call: Call, change: Change) -> Answer:
+    """Change a workload that there is, and show how it then stands."""
     name, now_s = _require_id(call), int(broker.now_s())
     with broker.database.change() as connection:
         _require(find_workload(connection, name, now_s=now_s))
-        give_back_use(connection, name, now_s=now_s)
+        change(connection, name, now_s=now_s)
         workload = find_workload(connection, name, now_s=now_s)
     return Answer(status=200, document=_describe(_require(workload)))
 

@@ -129,6 +129,8 @@ def _request(words: Words, root: str, environment: Mapping[str, str], launcher: 
     count = words.option("--preserve-fds") or "0"
     if not (count.isascii() and count.isdigit() and len(count) < 5):  # noqa: PLR2004
         raise UsageError("cannot use option --preserve-fds", why=f'seen "{count[:20]}", wanted a number')
+    if words.globals.get("--config"):
+        environment = {**environment, "KRUNPY_CONFIG": os.path.abspath(words.globals["--config"])}
     manager = words.globals.get("--cgroup-manager") or "cgroupfs"
     if manager not in ("cgroupfs", "systemd", "disabled"):
         why = f'seen "{manager[:20]}", wanted cgroupfs, systemd or disabled'

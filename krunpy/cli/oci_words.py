@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 VALUE, FLAG = True, False
 GLOBAL_OPTIONS: Mapping[str, bool] = {
     "--root": VALUE,
+    "--config": VALUE,
     "--log": VALUE,
     "--log-format": VALUE,
     "--log-level": VALUE,

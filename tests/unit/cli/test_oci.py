@@ -208,3 +208,12 @@ def test_help_of_a_verb_is_one_line(call):
     assert status == 0
     assert out.startswith("usage: krunpy")
     assert os.linesep in out
+
+
+def test_a_settings_file_named_before_an_engines_verb_reaches_the_launcher(tmp_path):
+    words = parse_verb({"--config": "k.toml"}, ["create", "--bundle", str(tmp_path), "c1"])
+
+    request = oci._request(words, str(tmp_path), {"HOME": "/h"}, LAUNCHER)
+
+    assert oci.wants(["--config", "k.toml", "create", "c1"])
+    assert request.environment == {"HOME": "/h", "KRUNPY_CONFIG": os.path.abspath("k.toml")}

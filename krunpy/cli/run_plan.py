@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from krunpy.cli.context import make_globals
 from krunpy.cli.run_words import parse_run
@@ -15,7 +15,6 @@ from krunpy.runtime.plan import make_config, write_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import FrameType
 
     from krunpy.cli.context import Globals
     from krunpy.runtime.plan import Plan
@@ -57,7 +56,7 @@ def run_words(words: Sequence[str]) -> int | None:
         wanted = parse_run(words)
         if wanted is None or _shows_progress(wanted.plan):
             return None
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, attended.interrupt)
         argv, environment = prepare_run(
             make_globals(root="", config=""), wanted.plan, wanted.name or make_id()
         )
@@ -84,7 +83,3 @@ def _make_directory() -> str:
 
 def _shows_progress(plan: Plan) -> bool:
     return sys.stderr.isatty() and not plan.source.startswith("image:")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

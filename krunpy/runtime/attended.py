@@ -24,7 +24,7 @@ INTERRUPTED = 130
 
 def main(argv: list[str]) -> int:
     """Return the workload's exit status; errors of ours are printed, and 125; 130 if interrupted before it ran."""
-    signal.signal(signal.SIGTERM, _interrupt)  # until they are the workload's
+    signal.signal(signal.SIGTERM, interrupt)  # until they are the workload's
     root, container_id, bundle = argv[:3]
     request = Request(
         container_id=container_id,
@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     return status
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle a signal as Ctrl-C: what is half done is undone."""
     raise KeyboardInterrupt
 
 

@@ -176,7 +176,7 @@ def _attest(
             host_data=HostData(prepared.manifest_hash),
             authority_dir=authority_directory(job.settings),
         )
-        _keep_description(job, payload, digest.hex())
+        _keep_description(job, prepared, payload, digest.hex())
         job.clock.step("measure", digest.hex()[:16])
         stdin_is_empty = _await_start(job.shim)
         registering.join()
@@ -244,11 +244,14 @@ def _tampered_payload(job: Job, drafted: Drafted) -> GuestPayload:
             return payload
 
 
-def _keep_description(job: Job, payload: GuestPayload, digest: str) -> None:
+def _keep_description(job: Job, prepared: Prepared, payload: GuestPayload, digest: str) -> None:
     """Keep what was launched, for `krunpy explain`; nobody trusts it."""
+    if payload is prepared.payload:
+        described = prepared.description
+    else:
+        described = describe_launch(payload, cpus=_cpus(job), name="this launch")
     folder = os.path.join(job.settings.data_dir, "launches")
     make_private_directory(folder)
-    described = describe_launch(payload, cpus=_cpus(job), name="this launch")
     write_atomically(os.path.join(folder, f"{digest}.json"), json.dumps(described.to_dict()).encode())
     keep_newest(folder, KEPT_LAUNCHES)
 

@@ -31,8 +31,10 @@ INTERRUPTED = 130
 
 HELP = """Run containers as measured, attested, encrypted virtual machines.
 
-For container engines, krunpy is an OCI runtime: podman --runtime krunpy run IMAGE. Its OCI verbs are create, start,
-state, kill, delete, list, run --bundle, features and spec; see krunpy(1).
+In this version a software TEE signs the evidence: SIMULATED - NOT CONFIDENTIAL.
+
+For container engines krunpy is an OCI runtime: podman --runtime "$(command -v krunpy)" run IMAGE. Its OCI verbs are
+create, start, state, kill, delete, list, run --bundle, features and spec; see krunpy(1).
 """
 app = typer.Typer(
     help=HELP,
@@ -41,19 +43,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(quickstart)
-app.command()(run)
-app.command()(register)
-app.command()(measure)
-app.command()(explain)
-app.command()(inspect)
-app.command()(doctor)
+app.command(short_help="Try the whole path once, each step with its time.")(quickstart)
+app.command(short_help="Run a workload in an attested machine.")(run)
+app.command(short_help="Let the server release a key to a workload.")(register)
+app.command(short_help="Predict the launch digests of a workload.")(measure)
+app.command(short_help="Say why an attestation ended as it did.")(explain)
+app.command(short_help="Say what became of every setting of a container.")(inspect)
+app.command(short_help="Say what this host can do, and what would mend it.")(doctor)
 app.add_typer(image.app, name="image")
 app.add_typer(workload.app, name="workload")
 app.add_typer(attestation.app, name="attestation")
 app.add_typer(server.app, name="server")
 app.add_typer(guest.app, name="guest")
-app.add_typer(hook_app, name="hook")
+app.add_typer(hook_app, name="hook", short_help="What the OCI hooks call.")
 
 
 @app.callback()

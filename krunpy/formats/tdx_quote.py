@@ -7,7 +7,7 @@ Base Architecture Specification, TDREPORT structures; the 1.5 extended body as i
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from krunpy.core.errors import FormatError
@@ -89,6 +89,7 @@ class TdxQuote:
 
     signature, qe_signature: r and s, 32 bytes each, big-endian; attestation_key: x and y, 32 bytes each.
     pck_chain: PEM, leaf first.
+    padding: how many zero bytes follow the quote's end; nobody signs them.
     """
 
     version: int
@@ -105,6 +106,7 @@ class TdxQuote:
     qe_signature: bytes
     qe_auth_data: bytes
     pck_chain: bytes
+    padding: int = field(compare=False)
 
 
 def _refuse(why: str) -> FormatError:
@@ -237,4 +239,5 @@ def parse_tdx_quote(raw: bytes) -> TdxQuote:
         qe_signature=qe_signature,
         qe_auth_data=qe_auth_data,
         pck_chain=pck_chain,
+        padding=len(raw) - cursor.at,
     )

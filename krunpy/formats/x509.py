@@ -1,4 +1,4 @@
-"""Read the few X.509 certificates and revocation lists that SEV-SNP endorsements consist of.
+"""Read the few X.509 certificates and revocation lists that SEV-SNP and TDX endorsements consist of.
 
 It keeps the signed bytes as they came and reads beside them. It checks no signature, name or time:
 that is `attest`. Written by hand because AMD's leaf certificates have serial number 0, which the
@@ -10,10 +10,19 @@ Source: RFC 5280, sections 4.1 and 5.1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.der import OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, SET, DerReader, encode_oid
+from krunpy.formats.der import (
+    BIT_STRING,
+    OBJECT_IDENTIFIER,
+    OCTET_STRING,
+    SEQUENCE,
+    SET,
+    DerReader,
+    encode_oid,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +83,23 @@ class Certificate:
     not_after: datetime
     public_key: bytes
     extensions: Mapping[bytes, Extension]
+
+
+class KeyUsage(IntFlag):
+    """What a key may be used for: the first byte of the extension, whose first bit is the highest."""
+
+    NONE = 0
+    DIGITAL_SIGNATURE = 0x80
+    KEY_CERT_SIGN = 0x04
+    CRL_SIGN = 0x02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """What a certificate says its key is for; an extension that is missing or misshapen allows nothing."""
+
+    is_ca: bool
+    usage: KeyUsage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +205,23 @@ def parse_certificate(der: bytes) -> Certificate:
         public_key=public_key,
         extensions=extensions,
     )
+
+
+def read_constraints(certificate: Certificate) -> Constraints:
+    """Return the basic constraints and the key usage of a certificate.
+
+    Source: RFC 5280, sections 4.2.1.3 and 4.2.1.9.
+    """
+    constraints = certificate.extensions.get(OID_BASIC_CONSTRAINTS)
+    usage = certificate.extensions.get(OID_KEY_USAGE)
+    try:
+        reader = DerReader(b"" if constraints is None else constraints.value).enter(SEQUENCE)
+        is_ca = bool(reader.next_tag()) and reader.read_boolean()
+        bits = DerReader(b"" if usage is None else usage.value).read(BIT_STRING)
+    except FormatError:
+        return Constraints(is_ca=False, usage=KeyUsage.NONE)
+    # the first byte counts the unused bits of the last
+    return Constraints(is_ca=is_ca, usage=KeyUsage(bits[1]) if len(bits) > 1 else KeyUsage.NONE)
 
 
 def _read_revoked(reader: DerReader) -> frozenset[int]:

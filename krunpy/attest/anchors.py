@@ -1,9 +1,10 @@
-"""The roots that evidence may lead to: AMD's, pinned here with their digests, and what a caller adds.
+"""The roots that evidence may lead to: AMD's and Intel's, pinned with their digests, and what a caller adds.
 
 A simulated root is never among the pinned ones; it must be given explicitly and is marked for life.
 Nothing is fetched.
 
-Source: roots/SOURCES; AMD VCEK Certificate and KDS Interface Specification (publication 57230), section 3.
+Source: roots/SOURCES; AMD VCEK Certificate and KDS Interface Specification (publication 57230), section 3;
+Intel SGX PCK Certificate and Certificate Revocation List Profile Specification, section 1.3.2.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from krunpy.attest.signatures import RootKey, load_root_key
+from krunpy.attest.tdx_signatures import P256Key, load_p256_key
 from krunpy.core.errors import FormatError
 from krunpy.formats import snp_simulated
 from krunpy.formats.snp_tcb import Product
-from krunpy.formats.x509 import OID_BASIC_CONSTRAINTS, parse_certificate
+from krunpy.formats.x509 import OID_BASIC_CONSTRAINTS, KeyUsage, parse_certificate, read_constraints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
 AMD_ORGANIZATION = "Advanced Micro Devices"
+INTEL_ORGANIZATION = "Intel Corporation"
+_INTEL_ROOT_NAME = "Intel SGX Root CA"
+_INTEL_ROOT_FILE = "intel_sgx_root_ca.pem"
 
 # file name, SHA-256 of the certificate in DER: a changed package file is noticed at first use
 _PINNED = {
@@ -40,6 +45,7 @@ _PINNED = {
     "amd_turin_ark.pem": "1f084161a44bb6d93778a904877d4819cafa5d05ef4193b2ded9dd9c73dd3f6a",
     "amd_turin_ask.pem": "5b77ef5fe7a7a004fd9032668fba9d0fda22f88c4442069a479636a6ae3b3185",
     "amd_turin_asvk.pem": "104e10a8bd060a3c20a434261a57d0588fd65a88915b4f65b08bdecaf8df1a3c",
+    _INTEL_ROOT_FILE: "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3",
 }
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----")
 _LARGEST_PEM = 65536  # bytes
@@ -82,6 +88,28 @@ class Anchors:
         """
         anchor = make_anchor(root, simulated=True)
         return Anchors(hardware=self.hardware, simulated={**self.simulated, anchor.product: anchor})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IntelAnchor:
+    """The root key of Intel's attestation: it issues the PCK CAs, the TCB signer, and the root CRL."""
+
+    der: bytes
+    key: P256Key
+    subject: bytes
+    not_before: datetime
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class IntelAnchors:
+    """Intel's roots that one verifier trusts, by their certificates in DER."""
+
+    roots: dict[bytes, IntelAnchor]
+
+    def find(self, der: bytes) -> IntelAnchor | None:
+        """Return the root that this certificate is, byte for byte; None if it is not trusted."""
+        return self.roots.get(der)
 
 
 def split_pem(text: bytes) -> list[bytes]:
@@ -171,3 +199,44 @@ def load_amd_anchors() -> Anchors:
             intermediates=[_load_pinned(f"{stem}_ask.pem"), _load_pinned(f"{stem}_asvk.pem")],
         )
     return Anchors(hardware=hardware, simulated={})
+
+
+def _make_intel_anchor(root: bytes) -> IntelAnchor:
+    certificate = parse_certificate(root)
+    subject = certificate.subject
+    if (subject.common_name, subject.organization) != (_INTEL_ROOT_NAME, INTEL_ORGANIZATION):
+        raise FormatError(
+            "cannot trust the root",
+            why=f'seen "{subject.common_name[:80]}" of "{subject.organization[:80]}", '
+            f'wanted "{_INTEL_ROOT_NAME}" of "{INTEL_ORGANIZATION}"',
+        )
+    constraints = read_constraints(certificate)
+    if not constraints.is_ca or KeyUsage.KEY_CERT_SIGN | KeyUsage.CRL_SIGN not in constraints.usage:
+        raise FormatError("cannot trust the root", why="it may not sign certificates and revocation lists")
+    key = load_p256_key(certificate.public_key)
+    if certificate.issuer.der != subject.der or not key.has_issued(certificate):
+        raise FormatError("cannot trust the root", why="it is not signed by itself")
+    return IntelAnchor(
+        der=root,
+        key=key,
+        subject=subject.der,
+        not_before=certificate.not_before,
+        not_after=certificate.not_after,
+    )
+
+
+def make_intel_anchors(roots: Iterable[bytes]) -> IntelAnchors:
+    """Return the roots given, in DER, instead of the pinned one.
+
+    Raises FormatError if one is not a self-signed root of Intel's names with a key on P-256.
+    """
+    return IntelAnchors(roots={root: _make_intel_anchor(root) for root in roots})
+
+
+@cache
+def load_intel_anchors() -> IntelAnchors:
+    """Return Intel's pinned root; read from the package once.
+
+    Raises FormatError if the package file is not what was pinned.
+    """
+    return make_intel_anchors([_load_pinned(_INTEL_ROOT_FILE)])

@@ -44,7 +44,7 @@ def test_the_list_of_sources_names_every_file_with_its_digest() -> None:
     sources = ROOTS.joinpath("SOURCES").read_text()
     files = [file for file in ROOTS.iterdir() if file.name.endswith(".pem")]
 
-    assert len(files) == 9
+    assert len(files) == 10
     for file in files:
         (der,) = split_pem(file.read_bytes())
         assert f"{file.name}\n  sha256 of DER  {sha256(der).hexdigest()}\n" in sources

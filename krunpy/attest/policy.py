@@ -1,5 +1,9 @@
 """What a relying party demands of SNP evidence besides the reference values; strict unless told otherwise.
 
+There is no default TCB floor: AMD signs reports of every TCB that it ever released, and which one is good
+enough changes with its bulletins and with the machines at hand (the recorded reports of three clouds lie
+below the newest floors). `required_advisories` and `min_*_tcb` are the means to set one.
+
 Every field has a value that means something: a set of accepted values, or `Unchecked` with its reason,
 which the verdict then shows. Whether simulated evidence is accepted is the server's mode, not a
 workload's wish, so no document can set it.
@@ -12,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from krunpy.attest.advisories import Tee, require_canonical
 from krunpy.formats.snp_report import GuestPolicy, PlatformInfo, SigningKey
 from krunpy.formats.snp_tcb import Product, Tcb
 
@@ -54,7 +59,11 @@ class SnpPolicy:
     *_platform_info:      bits of PLATFORM_INFO; unknown ones are allowed unless rejected.
     *_mit_vector:         bits that must be set; reports before version 5 have none.
     min_firmware:         (major, minor, build), for the current and the committed firmware.
+    rejects_provisional_firmware: current and committed must be the same, so that nothing can be rolled back.
+    report_ids:           one guest instance each; migration_agents: REPORT_ID_MA, all ones if there is none.
     denied_*:             chips (64 bytes) and endorsement keys (SHA-256) that are known to be broken.
+    *_advisories:         ids of `advisories`: the mitigation must be shown; it must not be seen to be missing.
+    advisory_floors:      floors by advisory and product, before those of the table.
     """
 
     source: str = "the default policy"
@@ -77,12 +86,23 @@ class SnpPolicy:
     required_current_mit_vector: int = 0
     required_launch_mit_vector: int = 0
     min_firmware: tuple[int, int, int] = (0, 0, 0)
+    rejects_provisional_firmware: bool = False
     min_guest_svn: int = 0
     family_ids: Expected = NOT_CONFIGURED
     image_ids: Expected = NOT_CONFIGURED
     id_key_digests: Expected = NOT_CONFIGURED
     author_key_digests: Expected = NOT_CONFIGURED
     chip_ids: Expected = NOT_CONFIGURED
+    report_ids: Expected = NOT_CONFIGURED
+    migration_agents: Expected = NOT_CONFIGURED
     denied_chip_ids: frozenset[bytes] = frozenset()
     denied_keys: frozenset[bytes] = frozenset()
     requires_crl: bool = False
+    required_advisories: frozenset[str] = frozenset()
+    denied_advisories: frozenset[str] = frozenset()
+    advisory_floors: Mapping[str, Mapping[Product, Tcb]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on the id of an advisory that is not known."""
+        for names in (self.required_advisories, self.denied_advisories, self.advisory_floors):
+            require_canonical(names, Tee.SNP)

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from krunpy.attest.refusal import Refusal, Stage
 
 SIMULATED_HEADING = "SIMULATED - NOT CONFIDENTIAL"
+# codes of refusals that say that the verifier had nothing, or nothing fresh, to check with: nothing against the evidence
+_NOT_CHECKED = frozenset({"chain-missing", "crl-missing", "crl-stale", "collateral-stale"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +19,7 @@ class Check:
 
     seen, wanted: values for people, hex where bytes; source: where the wanted value comes from;
     hint: what mends it, empty where it held.
+    unknown: it did not hold because what it needs was not given: it says nothing about the evidence.
     """
 
     name: str
@@ -26,6 +29,7 @@ class Check:
     source: str
     held: bool
     hint: str = ""
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +51,11 @@ class Verdict:
         return tuple(check for check in self.checks if not check.held)
 
     @property
+    def could_not_check(self) -> bool:
+        """Whether nothing speaks against the evidence but what was not there to check it with."""
+        return bool(self.failures) and all(check.unknown for check in self.failures)
+
+    @property
     def code(self) -> str:
         """The name of the first check that did not hold, empty if all did."""
         return next((check.name for check in self.failures), "")
@@ -54,7 +63,8 @@ class Verdict:
     @property
     def heading(self) -> str:
         """One line for people; simulated evidence says so first."""
-        outcome = "trusted" if self.trusted else f"refused: {self.code}"
+        refused = "could not check" if self.could_not_check else "refused"
+        outcome = "trusted" if self.trusted else f"{refused}: {self.code}"
         return f"{SIMULATED_HEADING}: {outcome}" if self.simulated else outcome
 
     def to_dict(self) -> dict[str, object]:
@@ -63,6 +73,7 @@ class Verdict:
             "tee": self.tee,
             "simulated": self.simulated,
             "trusted": self.trusted,
+            "could_not_check": self.could_not_check,
             "code": self.code,
             "heading": self.heading,
             "checks": [
@@ -74,6 +85,7 @@ class Verdict:
                     "source": check.source,
                     "held": check.held,
                     "hint": check.hint,
+                    "unknown": check.unknown,
                 }
                 for check in self.checks
             ],
@@ -90,5 +102,6 @@ def make_refused_verdict(refusal: Refusal, *, tee: str, simulated: bool) -> Verd
         source="the TEE vendor's specification",
         held=False,
         hint=refusal.next,
+        unknown=refusal.code in _NOT_CHECKED,
     )
     return Verdict(tee=tee, simulated=simulated, checks=(check,))

@@ -36,7 +36,7 @@ _PROOF = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnpClaims:
-    """What verified evidence says. Only `verify_snp` makes one.
+    """What verified evidence says, of one of the two kinds below. Only `verify_snp` makes one.
 
     simulated: a software TEE signed it: nothing is confidential.
     is_revocation_checked: a fresh CRL was read and does not name the chain.
@@ -66,6 +66,16 @@ class SnpClaims:
         return not any(self.report.chip_id)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareClaims(SnpClaims):
+    """Claims that a processor has signed: what needs hardware is released to these alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedClaims(SnpClaims):
+    """Claims that a software TEE has signed: nothing about them is confidential."""
+
+
 def _refuse(code: str, why: str) -> Refusal:
     return Refusal(Stage.BINDING, code, why=why)
 
@@ -77,7 +87,7 @@ def verify_snp(
     now: datetime,
     revocation: Revocation = NO_REVOCATION,
     allows_masked_chip: bool = False,
-) -> SnpClaims:
+) -> HardwareClaims | SimulatedClaims:
     """Return the claims of evidence that holds.
 
     anchors: the roots that are trusted; now: the verifier's clock, with a time zone.
@@ -106,7 +116,8 @@ def verify_snp(
     _require_signed(evidence, endorsed)
     # 6
     _require_marks(report, simulated=endorsed.simulated)
-    return SnpClaims(
+    kind = SimulatedClaims if endorsed.simulated else HardwareClaims
+    return kind(
         report=report,
         product=endorsed.product,
         simulated=endorsed.simulated,

@@ -32,6 +32,7 @@ def claims() -> SnpClaims:
         family_id=b"\x06" * 16,
         image_id=b"\x07" * 16,
         guest_svn=3,
+        report_id=b"\x08" * 32,
         current_firmware=(1, 55, 22),
         committed_firmware=(1, 55, 21),
         current_mit_vector=0x3,
@@ -161,6 +162,13 @@ DEMANDS = {
     "mitigations-current": {"required_current_mit_vector": 0x7},
     "mitigations-launch": {"required_launch_mit_vector": 0x3},
     "firmware-committed": {"min_firmware": (1, 55, 22)},
+    "firmware-provisional": {"rejects_provisional_firmware": True},
+    "report-id": {"report_ids": one_of(b"\x09" * 32)},
+    "migration-agent": {"migration_agents": one_of(b"\x09" * 32)},
+    "advisory-amd-sb-3019": {"required_advisories": frozenset({"AMD-SB-3019"})},
+    "advisory-amd-sb-3020": {"required_advisories": frozenset({"AMD-SB-3020"})},
+    "advisory-arxiv-2605.12990": {"denied_advisories": frozenset({"arXiv-2605.12990"})},
+    "advisory-tee.fail": {"denied_advisories": frozenset({"TEE.fail"})},
     "product": {"products": frozenset({Product.GENOA, Product.TURIN})},
     "signing-key": {"signing_keys": frozenset({SigningKey.VLEK})},
     "chip-id": {"chip_ids": one_of(b"\x09" * 64)},
@@ -176,6 +184,51 @@ DEMANDS = {
 @pytest.mark.parametrize("name", DEMANDS)
 def test_a_demand_that_is_not_met_fails_its_check_alone(claims: SnpClaims, name: str) -> None:
     assert judge(claims, SnpPolicy(**DEMANDS[name])) == [name]
+
+
+# each of these has a test of its own below
+OWN_TESTS = {
+    "firmware-current",
+    "platform-unknown",
+    "key-denied",
+    "csp-id",
+    "not-simulated-here",
+    "advisory-amd-sb-3015",
+}
+
+
+def test_every_check_of_a_verdict_has_a_test_that_makes_it_fail(claims: SnpClaims) -> None:
+    verdict = appraise(claims, expected=expectations(), policy=SnpPolicy())
+
+    assert {check.name for check in verdict.checks} == {*REFERENCE, *GUEST, *DEMANDS, *OWN_TESTS}
+
+
+def test_the_alias_check_is_the_mitigation_of_badram(claims: SnpClaims) -> None:
+    policy = SnpPolicy(required_advisories=frozenset({"AMD-SB-3015"}))
+    bits = claims.report.platform_info
+
+    assert judge(claims, policy) == []
+    assert judge(claims, policy, {"platform_info": bits & ~PlatformInfo.ALIAS_CHECK_COMPLETE}) == [
+        "advisory-amd-sb-3015"
+    ]
+
+
+def test_firmware_is_provisional_if_the_tcb_is_though_the_version_is_not(claims: SnpClaims) -> None:
+    policy = SnpPolicy(rejects_provisional_firmware=True)
+    committed = {"committed_firmware": claims.report.current_firmware}
+    rolled = replace(claims, committed_tcb=replace(claims.committed_tcb, snp=1))
+
+    assert judge(claims, policy, committed) == []
+    assert judge(rolled, policy, committed) == ["firmware-provisional"]
+
+
+def test_a_missing_revocation_list_is_no_evidence_against_a_report(claims: SnpClaims) -> None:
+    policy = SnpPolicy(requires_crl=True)
+    weak = replace(claims, report=replace(claims.report, vmpl=1))
+
+    assert appraise(claims, expected=expectations(), policy=policy).could_not_check
+    assert not appraise(weak, expected=expectations(), policy=policy).could_not_check
+    assert not appraise(claims, expected=expectations(), policy=SnpPolicy()).could_not_check
 
 
 @pytest.mark.parametrize("component", [field.name for field in fields(Tcb)])
@@ -257,3 +310,12 @@ def test_a_refusal_becomes_a_verdict_with_its_code() -> None:
     assert document["trusted"] is False
     assert document["code"] == "chain-root"
     assert document["checks"][0]["stage"] == "chain"
+    assert document["could_not_check"] is False
+
+
+@pytest.mark.parametrize("code", ["crl-missing", "crl-stale", "collateral-stale"])
+def test_a_refusal_for_want_of_something_fresh_is_no_evidence_against_it(code: str) -> None:
+    verdict = make_refused_verdict(Refusal(Stage.REVOCATION, code, why="late"), tee="snp", simulated=False)
+
+    assert (verdict.trusted, verdict.could_not_check) == (False, True)
+    assert verdict.heading == f"could not check: {code}"

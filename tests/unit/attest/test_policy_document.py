@@ -49,6 +49,12 @@ def test_every_member_reaches_its_demand() -> None:
         denied_chip_ids=["05" * 64],
         denied_keys=["06" * 32],
         require_crl=True,
+        reject_provisional_firmware=True,
+        report_ids=["07" * 32],
+        migration_agents=["ff" * 32],
+        require_advisories=["AMD-SB-3015", "EntrySign"],
+        deny_advisories=["BadFuse"],
+        advisory_floors={"RMPocalypse": {"Genoa": {"snp": 27}}},
     )
 
     def one_of(value: bytes) -> OneOf:
@@ -83,6 +89,12 @@ def test_every_member_reaches_its_demand() -> None:
         denied_chip_ids=frozenset({b"\5" * 64}),
         denied_keys=frozenset({b"\6" * 32}),
         requires_crl=True,
+        rejects_provisional_firmware=True,
+        report_ids=one_of(b"\7" * 32),
+        migration_agents=one_of(b"\xff" * 32),
+        required_advisories=frozenset({"AMD-SB-3015", "AMD-SB-3019"}),
+        denied_advisories=frozenset({"arXiv-2605.12990"}),
+        advisory_floors={"AMD-SB-3020": {Product.GENOA: Tcb(snp=27)}},
     )
 
 
@@ -113,6 +125,16 @@ def test_every_member_reaches_its_demand() -> None:
         {"chip_ids": ["AB" * 64]},
         {"chip_ids": ["ab"]},
         {"chip_ids": "ab"},
+        {"require_advisories": ["AMD-SB-9999"]},
+        {"require_advisories": ["INTEL-SA-00837"]},
+        {"deny_advisories": "AMD-SB-3015"},
+        {"advisory_floors": {"AMD-SB-3015": {"snp": 1}}},
+        {"advisory_floors": {"AMD-SB-3020": {"Genoa": {"snp": 256}}}},
+        {"advisory_floors": {"AMD-SB-3020": {"Genoa": {}}}},
+        {"advisory_floors": {"AMD-SB-3020": {"snp": 9}, "RMPocalypse": {"snp": 8}}},
+        {"reject_provisional_firmware": 1},
+        {"report_ids": ["00"]},
+        {"snp": {}},
     ],
 )
 def test_a_document_with_an_unknown_or_wrong_member_is_refused(document: dict) -> None:
@@ -129,6 +151,8 @@ MEMBERS = [
     "require_platform_info",
     "min_firmware",
     "require_current_mit_vector",
+    "require_advisories",
+    "advisory_floors",
 ]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

@@ -1,7 +1,7 @@
 """Run a folder of attestation cases: `python -m tests.vectors.run DIR` prints one JSON line per case.
 
-DIR is laid out as the vectors' README says. What a case expects (`expect`, `stage`, `tcb_status`) is
-never read here: the case is stripped of it before anything looks at it.
+DIR is laid out as the vectors' README says. What a case expects (`expect`, `stage`, `tcb_status`, the
+registers of an event log) is never read here: the case is stripped of it before anything looks at it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from krunpy.attest.refusal import Refusal, Stage
 from krunpy.attest.revocation import Revocation, RevocationMode
 from krunpy.attest.verify import SnpClaims, verify_snp
 from krunpy.core.errors import FormatError
-from krunpy.measure.kernel_hashes import hash_direct_boot
-from krunpy.measure.launch import LaunchInputs, Layout, predict_snp_digest
+from tests.vectors.measure_cases import answer_eventlog_case, answer_measure_case
+from tests.vectors.tdx_cases import judge_tdx_case
 
-HIDDEN = {"expect", "stage", "tcb_status", "facts", "why"}
+HIDDEN = {"expect", "stage", "tcb_status", "facts", "why", "rtmr", "events"}
 REFERENCE_VALUES = {"report_data": 64, "measurement": 48, "host_data": 32}
 ALIASES = {"bl": "bootloader", "ucode": "microcode"}
 
@@ -99,41 +99,56 @@ def judge_snp_case(folder: Path, case: dict) -> tuple[str, str]:
     return ("accept", "-") if verdict.trusted else ("reject", str(verdict.failures[0].stage))
 
 
+def judge_case(folder: Path, case: dict) -> dict:
+    match case["kind"]:
+        case "snp":
+            verdict, stage, status = *judge_snp_case(folder, case), None
+        case "tdx":
+            verdict, stage, status = judge_tdx_case(folder, case)
+        case _:
+            verdict, stage, status = "unsupported", "-", None
+    return {
+        "id": folder.name,
+        "kind": case["kind"],
+        "verdict": verdict,
+        "stage": stage,
+        "tcb_status": status,
+    }
+
+
+def answer_folder(path: Path) -> list[dict]:
+    """Return the answers to a cases.json of predictions, or to an expected.json of event logs."""
+    listed = load_json(path)
+    if path.name == "cases.json":
+        return [
+            attempt(answer_measure_case, path.parent, index, strip_answers(case))
+            for index, case in enumerate(listed)
+        ]
+    return [
+        attempt(answer_eventlog_case, path.parent, name, strip_answers(case)) for name, case in listed.items()
+    ]
+
+
+def attempt(answer, folder: Path, *rest) -> dict:
+    """Return the answer; one that cannot be tried, as a file or member is missing, ends no run."""
+    try:
+        return answer(folder, *rest)
+    except (OSError, KeyError, FormatError) as error:
+        case = rest[-1]
+        name = folder.name if len(rest) == 1 else f"{folder.name}/{rest[0]}"
+        return {"id": name, "kind": case.get("kind"), "verdict": "unsupported", "why": repr(error)}
+
+
 def run_case(root: Path, path: Path) -> dict:
-    folder = path.parent
-    case = strip_answers(load_json(path))
-    answer = {"id": folder.relative_to(root).as_posix(), "kind": case["kind"]}
-    if case["kind"] != "snp":
-        return answer | {"verdict": "unsupported", "stage": "-", "tcb_status": None}
-    verdict, stage = judge_snp_case(folder, case)
-    return answer | {"verdict": verdict, "stage": stage, "tcb_status": None}
-
-
-def measure_case(folder: Path, index: int, case: dict) -> dict:
-    answer = {"id": f"{folder.name}/{index}", "kind": case["kind"]}
-    if case["kind"] != "snp-launch-digest":
-        return answer | {"verdict": "unsupported", "value": None}
-    hashes = None
-    if case["kernel"]:
-        initrd = (folder / case["initrd"]).read_bytes() if case["initrd"] else b""
-        hashes = hash_direct_boot((folder / case["kernel"]).read_bytes(), initrd, case["append"])
-    inputs = LaunchInputs(
-        firmware=(folder / case["ovmf"]).read_bytes(),
-        layout=Layout.SEV_METADATA,
-        kernel_hashes=hashes,
-        vcpus=case["vcpus"],
-        vcpu_type=case["vcpu_type"],
-        guest_features=int(case["guest_features"], 16),
-    )
-    return answer | {"verdict": "computed", "value": predict_snp_digest(inputs).hex()}
+    answer = attempt(judge_case, path.parent, strip_answers(load_json(path)))
+    return answer | {"id": path.parent.relative_to(root).as_posix()}
 
 
 def run(root: Path) -> list[dict]:
     """Return the answer to every case below a folder. Raises SystemExit if there is none."""
     answers = [run_case(root, path) for path in sorted(root.rglob("case.json"))]
-    for path in sorted(root.rglob("cases.json")):
-        cases = [strip_answers(case) for case in load_json(path)]
-        answers += [measure_case(path.parent, index, case) for index, case in enumerate(cases)]
+    for path in sorted([*root.rglob("cases.json"), *root.rglob("eventlog/expected.json")]):
+        answers += answer_folder(path)
     if not answers:
         raise SystemExit(f"no cases below {root}")
     return answers

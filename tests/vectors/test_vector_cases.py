@@ -41,12 +41,42 @@ def test_every_snp_case_has_its_verdict_and_stage(answers: dict[str, dict]) -> N
     assert wrong == {}
 
 
-def test_every_launch_digest_is_computed(answers: dict[str, dict]) -> None:
-    expected = json.loads((FOLDER / "measure" / "cases.json").read_text())
-    digests = {i: case["expect"] for i, case in enumerate(expected) if case["kind"] == "snp-launch-digest"}
+def test_every_tdx_case_has_its_verdict_stage_and_status(answers: dict[str, dict]) -> None:
+    tdx = {name: answer for name, answer in answers.items() if answer["kind"] == "tdx"}
+    wrong = {}
+    for name, answer in tdx.items():
+        case = json.loads((FOLDER / name / "case.json").read_text())
+        expected = (case["expect"], case["stage"], case.get("tcb_status"))
+        seen = (answer["verdict"], answer["stage"], answer["tcb_status"])
+        if (
+            seen[0] != expected[0]
+            or not ({seen[1], "any"} & set(expected[1].split("|")))
+            or (expected[2] is not None and seen[2] != expected[2])
+        ):
+            wrong[name] = (seen, expected)
 
-    assert digests
-    assert {index: answers[f"measure/{index}"]["value"] for index in digests} == digests
+    assert tdx
+    assert wrong == {}
+
+
+def test_every_measurement_is_computed(answers: dict[str, dict]) -> None:
+    cases = json.loads((FOLDER / "measure" / "cases.json").read_text())
+
+    assert cases
+    assert {answer["kind"] for answer in answers.values()} >= {case["kind"] for case in cases}
+    assert [answers[f"measure/{index}"]["value"] for index in range(len(cases))] == [
+        case["expect"] for case in cases
+    ]
+
+
+def test_every_event_log_leads_to_its_registers(answers: dict[str, dict]) -> None:
+    logs = json.loads((FOLDER / "eventlog" / "expected.json").read_text())
+
+    assert logs
+    for name, expected in logs.items():
+        answer = answers[f"eventlog/{name}"]
+        assert (answer["value"], answer["events"]) == (expected["rtmr"], expected["events"])
+        assert answer["quote"] == ("matches" if "quote" in expected else None)
 
 
 def test_every_report_is_read_and_written_back() -> None:

@@ -75,9 +75,11 @@ def fold_page(digest: LaunchDigest, kind: PageType, contents: bytes, gpa: int) -
 
 
 def _fold_run(digest: bytes, contents: bytes, gpa: int) -> LaunchDigest:
-    view = memoryview(contents)
-    hashed, pack = sha384, _TAIL.pack
-    for at in range(0, len(contents), PAGE_SIZE):
-        tail = pack(_PAGE_INFO_SIZE, PageType.NORMAL, 0, 0, 0, 0, 0, gpa + at)
-        digest = hashed(digest + hashed(view[at : at + PAGE_SIZE]).digest() + tail).digest()
+    view, hashed, pack = memoryview(contents), sha384, _TAIL.pack
+    starts = range(0, len(contents), PAGE_SIZE)
+    # in lists first: what is left in the loop that cannot be shortened costs little more than its hash
+    tails = [pack(_PAGE_INFO_SIZE, PageType.NORMAL, 0, 0, 0, 0, 0, gpa + at) for at in starts]
+    bodies = [hashed(view[at : at + PAGE_SIZE]).digest() for at in starts]
+    for body, tail in zip(bodies, tails, strict=True):
+        digest = hashed(digest + body + tail).digest()
     return LaunchDigest(digest)

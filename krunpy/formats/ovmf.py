@@ -17,10 +17,10 @@ from krunpy.core.errors import FormatError
 FOUR_GIB = 1 << 32
 LARGEST_FIRMWARE = 64 << 20  # bytes
 
-_FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d").bytes_le
-_SEV_METADATA = UUID("dc886566-984a-4798-a75e-5585a7bf67cc").bytes_le
-_SEV_HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454").bytes_le
-_SEV_ES_RESET_BLOCK = UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e").bytes_le
+_FOOTER = UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
+_SEV_METADATA = UUID("dc886566-984a-4798-a75e-5585a7bf67cc")
+_SEV_HASH_TABLE = UUID("7255371f-3a3b-4b04-927b-1da6efa8d454")
+_SEV_ES_RESET_BLOCK = UUID("00f771de-1a7e-4fcb-890e-68c77e2fb44e")
 
 _AFTER_TABLE = 32  # bytes between the table's end and the image's end
 _ENTRY_TAIL = struct.Struct("<H16s")  # an entry ends with its length and GUID, as the table itself does
@@ -68,25 +68,32 @@ def _refuse(why: str) -> FormatError:
     return FormatError("cannot read the firmware's table", why=why)
 
 
-def _read_entries(firmware: bytes) -> dict[bytes, bytes]:
+def read_table_entries(firmware: bytes) -> dict[UUID, bytes]:
+    """Return the entries of the GUIDed table at a firmware image's end, none if it has no table.
+
+    Raises FormatError if the image is no whole number of pages, over 64 MiB, or the table contradicts itself.
+    """
+    if not firmware or len(firmware) & _PAGE_MASK or len(firmware) > LARGEST_FIRMWARE:
+        raise _refuse(f"seen a firmware of {len(firmware)} bytes, wanted pages of 4096, at most 64 MiB")
     end = len(firmware) - _AFTER_TABLE
     if end < _ENTRY_TAIL.size:
         return {}
     length, guid = _ENTRY_TAIL.unpack_from(firmware, end - _ENTRY_TAIL.size)
-    if guid != _FOOTER:
+    if guid != _FOOTER.bytes_le:
         return {}
     start = end - length
     if length < _ENTRY_TAIL.size or start < 0:
         raise _refuse(f"seen a table of {length} bytes in {len(firmware)}")
     at = end - _ENTRY_TAIL.size
-    entries: dict[bytes, bytes] = {}
+    entries: dict[UUID, bytes] = {}
     while at - start >= _ENTRY_TAIL.size:
         length, guid = _ENTRY_TAIL.unpack_from(firmware, at - _ENTRY_TAIL.size)
         if length < _ENTRY_TAIL.size or length > at - start:
             raise _refuse(f"seen an entry of {length} bytes, wanted {_ENTRY_TAIL.size} to {at - start}")
-        if guid in entries:
-            raise _refuse(f"seen {UUID(bytes_le=guid)} twice")
-        entries[guid] = firmware[at - length : at - _ENTRY_TAIL.size]
+        name = UUID(bytes_le=guid)
+        if name in entries:
+            raise _refuse(f"seen {name} twice")
+        entries[name] = firmware[at - length : at - _ENTRY_TAIL.size]
         at -= length
     return entries
 
@@ -127,9 +134,7 @@ def parse_firmware_table(firmware: bytes) -> FirmwareTable:
 
     Raises FormatError if the image has another size or the table contradicts itself.
     """
-    if not firmware or len(firmware) & _PAGE_MASK or len(firmware) > LARGEST_FIRMWARE:
-        raise _refuse(f"seen a firmware of {len(firmware)} bytes, wanted pages of 4096, at most 64 MiB")
-    entries = _read_entries(firmware)
+    entries = read_table_entries(firmware)
     sections = None
     if (entry := entries.get(_SEV_METADATA)) is not None:
         sections = _read_sections(firmware, _read_u32(entry, "SEV metadata"))

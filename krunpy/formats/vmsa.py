@@ -25,9 +25,13 @@ _U16, _U32, _U64 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
 
 
 class Vmm(StrEnum):
-    """Whose launch is described: they differ in the registers at reset."""
+    """Whose launch is described: they differ in the registers at reset.
+
+    QEMU_OLD_HOST: QEMU on a host whose KVM does not hand over the FPU's state: Linux before 6.10, AMD's own trees.
+    """
 
     QEMU = "qemu"
+    QEMU_OLD_HOST = "qemu-old-host"
     EC2 = "ec2"
     GCE = "gce"
 
@@ -90,10 +94,49 @@ def _reset_state(vmm: Vmm, eip: int, signature: int) -> _Reset:
     match vmm:
         case Vmm.QEMU:
             return _Reset(mxcsr=0x1F80, fcw=0x37F, rdx=signature)
+        case Vmm.QEMU_OLD_HOST:
+            return _Reset(rdx=signature)
         case Vmm.EC2:
             return _Reset(cs=0x9A if eip == BSP_RESET_EIP else 0x9B, ss=0x92, tr=0x83)
         case Vmm.GCE:
             return _Reset(pat=0x00070106)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A segment register; its limit is 0xFFFF at reset."""
+
+    selector: int = 0
+    attributes: int = 0
+    base: int = 0
+
+
+_SEGMENTS_AT_RESET = {
+    0x60: Segment(),  # gdtr
+    0x70: Segment(attributes=0x82),  # ldtr
+    0x80: Segment(),  # idtr
+}
+_REGISTERS_AT_RESET = {
+    0x0D0: 0x1000,  # efer: KVM sets SVME
+    0x148: 0x40,  # cr4: KVM sets MCE
+    0x158: 0x10,  # cr0
+    0x160: 0x400,  # dr7
+    0x168: 0xFFFF0FF0,  # dr6
+    0x170: 0x2,  # rflags
+    0x3E8: 0x1,  # xcr0
+}
+
+
+def pack_save_area(segments: dict[int, Segment], registers: dict[int, int], *, mxcsr: int, fcw: int) -> bytes:
+    """Return the 4096 bytes of a save area: what every reset has in common, and what is given, by offset."""
+    page = bytearray(PAGE_SIZE)
+    for offset, segment in (_SEGMENTS_AT_RESET | segments).items():
+        _SEGMENT.pack_into(page, offset, segment.selector, segment.attributes, 0xFFFF, segment.base)
+    for offset, value in (_REGISTERS_AT_RESET | registers).items():
+        _U64.pack_into(page, offset, value)
+    _U32.pack_into(page, 0x408, mxcsr)
+    _U16.pack_into(page, 0x410, fcw)
+    return bytes(page)
 
 
 def build_vmsa(*, eip: int, signature: int, features: int, vmm: Vmm) -> bytes:
@@ -104,36 +147,19 @@ def build_vmsa(*, eip: int, signature: int, features: int, vmm: Vmm) -> bytes:
     features:  SEV_FEATURES, 64 bits; 0x1, or 0x21 with debug-swap.
     """
     reset = _reset_state(vmm, eip, signature)
-    page = bytearray(PAGE_SIZE)
     segments = {
-        0x00: (0, 0x93, 0),  # es
-        0x10: (0xF000, reset.cs, eip & 0xFFFF0000),
-        0x20: (0, reset.ss, 0),
-        0x30: (0, 0x93, 0),  # ds
-        0x40: (0, 0x93, 0),  # fs
-        0x50: (0, 0x93, 0),  # gs
-        0x60: (0, 0, 0),  # gdtr
-        0x70: (0, 0x82, 0),  # ldtr
-        0x80: (0, 0, 0),  # idtr
-        0x90: (0, reset.tr, 0),
+        0x00: Segment(attributes=0x93),  # es
+        0x10: Segment(selector=0xF000, attributes=reset.cs, base=eip & 0xFFFF0000),
+        0x20: Segment(attributes=reset.ss),
+        0x30: Segment(attributes=0x93),  # ds
+        0x40: Segment(attributes=0x93),  # fs
+        0x50: Segment(attributes=0x93),  # gs
+        0x90: Segment(attributes=reset.tr),
     }
-    for offset, (selector, attributes, base) in segments.items():
-        _SEGMENT.pack_into(page, offset, selector, attributes, 0xFFFF, base)
     registers = {
-        0x0D0: 0x1000,  # efer: KVM sets SVME
-        0x148: 0x40,  # cr4: KVM sets MCE
-        0x158: 0x10,  # cr0
-        0x160: 0x400,  # dr7
-        0x168: 0xFFFF0FF0,  # dr6
-        0x170: 0x2,  # rflags
         0x178: eip & 0xFFFF,  # rip
         0x268: reset.pat,
         0x310: reset.rdx,
         0x3B0: features,
-        0x3E8: 0x1,  # xcr0
     }
-    for offset, value in registers.items():
-        _U64.pack_into(page, offset, value)
-    _U32.pack_into(page, 0x408, reset.mxcsr)
-    _U16.pack_into(page, 0x410, reset.fcw)
-    return bytes(page)
+    return pack_save_area(segments, registers, mxcsr=reset.mxcsr, fcw=reset.fcw)

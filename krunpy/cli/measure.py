@@ -1,20 +1,23 @@
-"""`krunpy measure`: the launch digests a workload will have, before it runs anywhere."""
+"""`krunpy measure`: the measurements a workload will have, before it runs anywhere."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from krunpy.cli.context import settings_of
-from krunpy.cli.render import Progress, print_json, print_table
+from krunpy.cli.measure_document import print_values, write_document
+from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible, retarget
+from krunpy.cli.render import Progress, print_json
 from krunpy.cli.run import (
     ArgsArgument,
+    ClosedOption,
     CwdOption,
     EntryOption,
     EnvOption,
     HostnameOption,
+    MemoryOption,
     PlainOption,
     ReadOnlyOption,
     SourceArgument,
@@ -24,11 +27,20 @@ from krunpy.cli.run import (
     read_plan,
 )
 from krunpy.core.errors import UsageError
-from krunpy.measure.description import predict_described
+from krunpy.core.files import load_bounded
+from krunpy.core.octets import Digest48
+from krunpy.formats.ovmf import LARGEST_FIRMWARE
+from krunpy.measure.reference_values import Tee
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.planned import prepare_plan
 
+if TYPE_CHECKING:
+    from krunpy.core.settings import Settings
+    from krunpy.measure.reference_values import ReferenceValues
+    from krunpy.runtime.prepare import Prepared
+
 MOST_CPUS = 64
+_LARGEST_KERNEL = 256 << 20  # bytes
 
 
 def measure(
@@ -41,40 +53,86 @@ def measure(
     entrypoint: EntryOption = "",
     workload: WorkloadOption = "",
     integrity_only: PlainOption = False,
+    no_host_settings: ClosedOption = False,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
     cpus: Annotated[str, typer.Option("--cpus", help="vCPU counts: 1, 1,2,4 or 1..16.")] = "1",
+    memory: MemoryOption = 0,
+    tee: Annotated[Tee, typer.Option("--tee", help="For whose evidence.")] = Tee.SOFTWARE,
+    vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun.")] = "qemu",
+    firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE; libkrun: its qboot.")] = "",
+    kernel: Annotated[str, typer.Option("--kernel", help="libkrun: FILE of the bundle's kernel.")] = "",
+    vcpu_type: Annotated[
+        str, typer.Option("--vcpu-type", help="SNP: QEMU's CPU model. Default: EPYC-v4.")
+    ] = "",
+    rtmr0: Annotated[str, typer.Option("--rtmr0", help="TDX: RTMR0 of the pinned machine, in hex.")] = "",
+    table: Annotated[bool, typer.Option("--table", help="Print a table, with every input.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every input.")] = False,
+    output: Annotated[str, typer.Option("--output", help="Write a reference-value document to FILE.")] = "",
+    sign_key: Annotated[
+        str, typer.Option("--sign-key", help="Sign the document with the Ed25519 key in FILE.")
+    ] = "",
 ) -> None:
-    """Print the launch digests that `krunpy run` with the same words will have in the software TEE."""
-    counts = parse_counts(cpus)
-    plan = read_plan(context)
+    """Print the measurements that a workload will have: in the software TEE, or on SEV-SNP or TDX hardware."""
     settings = settings_of(context)
-    with open_broker(settings) as broker:
-        prepared = prepare_plan(settings, plan, identity=broker.identity(), progress=Progress("convert"))
-    described = [replace(prepared.description, vcpus=count) for count in counts]
-    digests = [predict_described(item) for item in described]
+    if sign_key and not output:
+        raise UsageError("cannot sign", why="no document is written", next="name it with --output FILE")
+    if table and json:
+        raise UsageError("cannot print", why="--table and --json were both given", next="give one of them")
+    wish = Wish(
+        tee=tee,
+        vmm=vmm,
+        counts=tuple(parse_counts(cpus)),
+        firmware=_load(firmware, LARGEST_FIRMWARE),
+        kernel=_load(kernel, _LARGEST_KERNEL),
+        vcpu_type=vcpu_type,
+        memory_mib=memory,
+        usual_memory_mib=settings.memory_mib,
+        rtmr0=_parse_register(rtmr0),
+    )
+    require_possible(wish)
+    prepared = _prepare(context, settings, tee)
+    values = predict_values(prepared, wish)
+    if output:
+        write_document(output, values, sign_key)
     if json:
-        values = [
-            {"tee": "software", "launch_digest": digest.hex(), "inputs": item.to_dict()}
-            for digest, item in zip(digests, described, strict=True)
-        ]
-        facts = {
-            "workload": prepared.parsed.workload,
-            "manifest_hash": prepared.manifest_hash.hex(),
-            "root_hash": prepared.image.disk.root_hash.hex(),
-            "reference_values": values,
-        }
-        print_json("measurement", facts)
+        _print_json(prepared, values)
         return
     print(f"workload  {prepared.parsed.workload}")
     print(f"manifest  {prepared.manifest_hash.hex()}")
     print(f"root hash {prepared.image.disk.root_hash.hex()}")
-    print_table(
-        ["vcpus", "launch digest"],
-        [[str(n), digest.hex()] for n, digest in zip(counts, digests, strict=True)],
-    )
+    print_values(values, with_inputs=table)
+
+
+def _prepare(context: typer.Context, settings: Settings, tee: Tee) -> Prepared:
+    plan = read_plan(context)
+    with open_broker(settings) as broker:
+        identity = broker.identity()
+        prepared = prepare_plan(settings, plan, identity=identity, progress=Progress("convert"))
+    return retarget(prepared, tee)
+
+
+def _print_json(prepared: Prepared, values: ReferenceValues) -> None:
+    facts = {
+        "workload": prepared.parsed.workload,
+        "manifest_hash": prepared.manifest_hash.hex(),
+        "root_hash": prepared.image.disk.root_hash.hex(),
+        "vmm": values.vmm,
+        "reference_values": [{"tee": str(values.tee), **value.to_dict()} for value in values.values],
+    }
+    print_json("measurement", facts)
+
+
+def _load(path: str, limit: int) -> NamedFile | None:
+    return NamedFile(name=path, contents=load_bounded(path, limit)) if path else None
+
+
+def _parse_register(text: str) -> Digest48 | None:
+    try:
+        return Digest48.from_hex(text) if text else None
+    except ValueError:
+        raise UsageError("cannot read --rtmr0", why="wanted 96 lower-case hex digits") from None
 
 
 def parse_counts(text: str) -> list[int]:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from krunpy.cli.context import settings_of
+from krunpy.cli.measure_document import load_document, to_registered
+from krunpy.cli.measure_values import retarget
 from krunpy.cli.render import Progress, print_json, print_table
 from krunpy.cli.run import (
     ArgsArgument,
+    ClosedOption,
     CpusOption,
     CwdOption,
     EntryOption,
@@ -25,14 +28,30 @@ from krunpy.cli.run import (
     WorkloadOption,
     read_plan,
 )
+from krunpy.client.server import Registration
 from krunpy.core.errors import BrokerError, UsageError, make_plain
-from krunpy.runtime.broker import open_broker
+from krunpy.runtime.broker import ONE_RUN_EXPIRY_S, open_broker
 from krunpy.runtime.planned import prepare_plan
 from krunpy.runtime.prepare import load_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from krunpy.core.octets import Secret
+    from krunpy.measure.reference_values import ReferenceValues
+    from krunpy.runtime.broker import Broker
+    from krunpy.runtime.prepare import Prepared
+
+_SHAPE = (
+    "vcpus",
+    "vcpu_type",
+    "layout",
+    "guest_features",
+    "vmsa",
+    "page_order",
+    "kernel_form",
+    "load_options",
+)
 _LAST_SECOND = 253402300799  # the year 9999, where datetime ends
 app = typer.Typer(no_args_is_help=True, help="Look at and revoke registered workloads.")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -50,13 +69,24 @@ def register(
     workload: WorkloadOption = "",
     cpus: CpusOption = 0,
     integrity_only: PlainOption = False,
+    no_host_settings: ClosedOption = False,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
     uses: Annotated[int, typer.Option(min=0, help="Releases before the registration ends. 0: no limit.")] = 0,
+    reference_values: Annotated[
+        str,
+        typer.Option("--reference-values", help="FILE of `krunpy measure --output`: register its values."),
+    ] = "",
+    signed_by: Annotated[
+        str, typer.Option("--signed-by", help="Ed25519 key, in hex, that must have signed that FILE.")
+    ] = "",
     json: JsonFlag = False,
 ) -> None:
     """Convert a source and register what it will measure, so that `krunpy run` with the same words gets its key."""
+    if signed_by and not reference_values:
+        raise UsageError("cannot use --signed-by", why="no file is given by --reference-values")
+    values = load_document(reference_values, signer=signed_by) if reference_values else None
     plan = read_plan(context)
     settings = settings_of(context)
     with open_broker(settings) as broker:
@@ -67,14 +97,20 @@ def register(
                 next="`krunpy server token create --role registrar` on the server, then set token_file",
             )
         prepared = prepare_plan(settings, plan, identity=broker.identity(), progress=Progress("convert"))
-        shown = broker.register(prepared, key=load_key(settings, prepared.image), uses=uses)
+        key = load_key(settings, prepared.image)
+        if values is None:
+            shown = broker.register(prepared, key=key, uses=uses)
+            measured = {"launch_digest": prepared.digest.hex(), "vcpus": prepared.description.vcpus}
+        else:
+            prepared = retarget(prepared, values.tee)
+            shown = _register_values(broker, prepared, values, key=key, uses=uses)
+            measured = {"tee": str(values.tee), "reference_values": len(values.values)}
     facts = {
         "workload": prepared.parsed.workload,
         "manifest_hash": prepared.manifest_hash.hex(),
         "image": prepared.image.image_id,
         "root_hash": prepared.image.disk.root_hash.hex(),
-        "launch_digest": prepared.digest.hex(),
-        "vcpus": prepared.description.vcpus,
+        **measured,
         "status": shown.get("status", ""),
         "uses_left": shown.get("uses_left"),
     }
@@ -83,6 +119,20 @@ def register(
         return
     for name, value in facts.items():
         print(f"{name.replace('_', ' '):14} {'no limit' if value is None else value}")
+
+
+def _register_values(
+    broker: Broker, prepared: Prepared, values: ReferenceValues, *, key: Secret, uses: int
+) -> dict[str, object]:
+    """Register a workload with the values of a document instead of those that this run would predict."""
+    registration = Registration(
+        manifest=prepared.manifest,
+        disk_key=key,
+        reference_values=to_registered(values, manifest_hash=prepared.manifest_hash),
+        uses=uses,
+        expires_in_s=ONE_RUN_EXPIRY_S if uses else 0,
+    )
+    return broker.client.register(prepared.parsed.workload, registration)
 
 
 @app.command("ls")
@@ -121,13 +171,8 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
         print(f"{name.replace('_', ' '):14} {_time(found.get(name))}")
     values = found.get("reference_values")
     for value in [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []:
-        inputs = _object(value.get("inputs"))
-        kernel = _object(inputs.get("kernel")).get("name", "")
-        print(make_plain(f"reference      {value.get('tee')} {value.get('launch_digest')}"))
-        shape = (
-            f"{inputs.get('vcpus')} vCPU {inputs.get('vcpu_type')}, {kernel}, layout {inputs.get('layout')}"
-        )
-        print(make_plain(f"{'':14} {shape}"))
+        for line in _describe_value(value):
+            print(make_plain(line))
 
 
 @app.command()
@@ -139,6 +184,19 @@ def revoke(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = 
         print_json("workload", found)
         return
     print(make_plain(f"{workload}: {found.get('status', 'revoked')}"))
+
+
+def _describe_value(value: dict[str, object]) -> list[str]:
+    """Return the lines of one reference value: its registers, and the inputs that tell it from others."""
+    inputs = _object(value.get("inputs"))
+    rtmrs = value.get("rtmrs")
+    shape = [f"{name.replace('_', ' ')} {inputs[name]}" for name in _SHAPE if name in inputs]
+    shape.append(str(_object(inputs.get("kernel")).get("name", "")))
+    return [
+        f"reference      {value.get('tee')} {value.get('launch_digest') or value.get('mrtd')}",
+        *(f"{'':14} rtmr{at} {rtmr}" for at, rtmr in enumerate(rtmrs if isinstance(rtmrs, list) else [])),
+        f"{'':14} {', '.join(shape)}",
+    ]
 
 
 def _object(value: object) -> dict[str, object]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from sevsnpmeasure import guest, vcpu_types, vmm_types
+from sevsnpmeasure import guest, vcpu_types, vmm_types, vmsa
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.vmsa import VCPU_SIGNATURES, Vmm
+from krunpy.formats.vmsa import VCPU_SIGNATURES, Vmm, build_vmsa
 from krunpy.measure.kernel_hashes import hash_direct_boot
 from krunpy.measure.launch import LaunchInputs, Layout, predict_snp_digest
 from tests.fakes.firmware import AMD_SEV_SECTIONS, build_firmware, build_sev_firmware
@@ -67,17 +67,42 @@ def test_every_vcpu_count_and_feature_agrees(files: Path, vcpus: int, guest_feat
 
 
 @pytest.mark.parametrize("vcpu_type", vcpu_types.CPU_SIGS)
-def test_every_vcpu_type_agrees(files: Path, vcpu_type: str) -> None:
-    assert_same(files / "firmware", files=files, vcpus=2, vcpu_type=vcpu_type)
+@pytest.mark.parametrize("guest_features", [0x1, 0x21])
+@pytest.mark.parametrize("vcpus", [1, 2, 16])
+def test_every_vcpu_type_agrees(files: Path, vcpu_type: str, guest_features: int, vcpus: int) -> None:
+    machine = {"vcpu_type": vcpu_type, "guest_features": guest_features, "vcpus": vcpus}
+
+    assert_same(files / "firmware", files=files, **machine)
 
 
 def test_the_same_vcpu_types_are_known() -> None:
     assert VCPU_SIGNATURES == vcpu_types.CPU_SIGS
 
 
-@pytest.mark.parametrize("vmm", list(Vmm))
-def test_every_vmm_agrees(files: Path, vmm: Vmm) -> None:
-    assert_same(files / "firmware", vcpus=2, vmm=vmm)
+@pytest.mark.parametrize("vmm", VMMS)
+@pytest.mark.parametrize("guest_features", [0x1, 0x21])
+@pytest.mark.parametrize("vcpus", [1, 2, 7])
+def test_every_vmm_agrees(files: Path, vmm: Vmm, guest_features: int, vcpus: int) -> None:
+    assert_same(files / "firmware", vcpus=vcpus, vmm=vmm, guest_features=guest_features)
+
+
+@pytest.mark.parametrize("vcpu_type", vcpu_types.CPU_SIGS)
+def test_a_save_area_agrees_byte_for_byte(vcpu_type: str) -> None:
+    signature = vcpu_types.CPU_SIGS[vcpu_type]
+    for vmm, other in VMMS.items():
+        for eip in (0xFFFFFFF0, 0x80B004):
+            wanted = bytes(vmsa.VMSA.build_save_area(eip, 0x21, signature, other))
+
+            assert build_vmsa(eip=eip, signature=signature, features=0x21, vmm=vmm) == wanted, (vmm, eip)
+
+
+def test_an_old_host_differs_in_the_state_of_the_fpu_alone() -> None:
+    new, old = (
+        build_vmsa(eip=0xFFFFFFF0, signature=0x800F12, features=1, vmm=vmm)
+        for vmm in (Vmm.QEMU, Vmm.QEMU_OLD_HOST)
+    )
+
+    assert {at for at in range(4096) if new[at] != old[at]} == {0x408, 0x409, 0x410, 0x411}
 
 
 def test_a_boot_without_initrd_agrees(files: Path) -> None:

@@ -1,0 +1,260 @@
+"""`krunpy measure` beyond the software TEE: what is predicted, what is refused, what a server is handed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from krunpy.cli.measure_document import (
+    load_document,
+    load_signing_key,
+    print_values,
+    to_registered,
+    write_document,
+)
+from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible, retarget
+from krunpy.core.errors import EvidenceError, FormatError, UsageError
+from krunpy.core.octets import Digest32, Digest48, PublicKey32
+from krunpy.formats.manifest import hash_manifest, parse_manifest
+from krunpy.formats.narrow import Fields
+from krunpy.guest.payload import GuestPayload
+from krunpy.measure.description import LaunchDescription, measure_cmdline, measure_file, measure_firmware
+from krunpy.measure.kernel_hashes import hash_direct_boot
+from krunpy.measure.launch import LaunchInputs, Layout, predict_snp_digest
+from krunpy.measure.reference_values import Tee
+from krunpy.server.reference import parse_reference_value
+from tests.fakes.firmware import build_sev_firmware
+from tests.fakes.guest import make_manifest
+from tests.fakes.pe import build_pe
+from tests.fakes.tdvf import build_tdvf
+
+KERNEL = build_pe([b"kernel" * 100], setup=True)
+CMDLINE = "console=ttyS0 quiet"
+SEV = NamedFile(name="sev.fd", contents=build_sev_firmware())
+TDVF = NamedFile(name="tdvf.fd", contents=build_tdvf([(0, 0x2000, 0xFFFFE000, 0x2000, 0, 1)]))
+QBOOT = NamedFile(name="qboot.bin", contents=bytes(0x10000))
+FLAT = NamedFile(name="kernel.flat", contents=bytes(0x10000))
+WISH = Wish(
+    tee=Tee.SNP,
+    vmm="qemu",
+    counts=(1, 2),
+    firmware=SEV,
+    kernel=None,
+    vcpu_type="",
+    memory_mib=0,
+    usual_memory_mib=512,
+    rtmr0=None,
+)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What `prepare_plan` returns, without an image."""
+
+    manifest: bytes
+    guest: SimpleNamespace
+    payload: GuestPayload
+    description: LaunchDescription
+
+    @property
+    def parsed(self):
+        return parse_manifest(self.manifest)
+
+
+def prepare() -> Ready:
+    manifest = make_manifest(PublicKey32(bytes(32)))
+    guest = SimpleNamespace(firmware=bytes(8192), kernel=KERNEL, base=b"base", cmdline=CMDLINE)
+    payload = GuestPayload(firmware=guest.firmware, kernel=KERNEL, initrd=b"base", cmdline=CMDLINE)
+    described = LaunchDescription(
+        layout=Layout.PLAIN,
+        firmware=measure_firmware("firmware", payload.firmware),
+        kernel=measure_file("kernel", payload.kernel),
+        initrd=measure_file("initrd", payload.initrd),
+        cmdline=measure_cmdline(CMDLINE),
+        vcpus=1,
+    )
+    return Ready(manifest=manifest, guest=guest, payload=payload, description=described)
+
+
+def predict(wish: Wish):
+    require_possible(wish)
+    ready = retarget(prepare(), wish.tee)
+    return ready, predict_values(ready, wish)
+
+
+def test_snp_values_are_those_of_a_launch_whose_initrd_holds_a_manifest_for_snp() -> None:
+    ready, values = predict(WISH)
+
+    assert parse_manifest(ready.manifest).tees == ("snp",)
+    assert values.manifest_hash == hash_manifest(ready.manifest)
+    assert [(value.inputs["vcpus"], value.inputs["guest_features"]) for value in values.values] == [
+        (1, 0x1),
+        (1, 0x21),
+        (2, 0x1),
+        (2, 0x21),
+    ]
+    inputs = LaunchInputs(
+        firmware=SEV.contents,
+        layout=Layout.SEV_METADATA,
+        kernel_hashes=hash_direct_boot(KERNEL, ready.payload.initrd, CMDLINE),
+        vcpus=2,
+        guest_features=0x21,
+    )
+    assert values.values[3].registers["launch_digest"] == predict_snp_digest(inputs)
+
+
+def test_the_vcpu_type_changes_the_values() -> None:
+    assert predict(WISH)[1].values != predict(replace(WISH, vcpu_type="EPYC-Genoa"))[1].values
+
+
+def test_the_software_tee_keeps_its_manifest() -> None:
+    ready, values = predict(replace(WISH, tee=Tee.SOFTWARE, firmware=None))
+
+    assert ready == prepare()
+    assert len(values.values) == 2
+
+
+def test_tdx_values_are_all_combinations_of_what_the_host_may_run() -> None:
+    wish = replace(WISH, tee=Tee.TDX, firmware=TDVF)
+    _, values = predict(wish)
+
+    registers = [
+        tuple(value.registers[name] for name in ("mrtd", "rtmr1", "rtmr2")) for value in values.values
+    ]
+    assert len(set(registers)) == 8
+    assert [len(set(column)) for column in zip(*registers, strict=True)] == [2, 2, 2]
+    assert {value.registers["rtmr3"] for value in values.values} == {Digest48(bytes(48))}
+    _, more = predict(replace(wish, memory_mib=1024))
+    assert [value.registers["mrtd"] for value in more.values] == [row[0] for row in registers]
+    assert [value.registers["rtmr1"] for value in more.values] != [row[1] for row in registers]
+
+
+def test_libkrun_values_are_one_for_each_count_and_variant() -> None:
+    _, values = predict(replace(WISH, vmm="libkrun", firmware=QBOOT, kernel=FLAT))
+
+    assert [(value.inputs["vcpus"], value.inputs["vmsa"]) for value in values.values] == [
+        (count, variant) for count in (1, 2) for variant in "ABC"
+    ]
+    assert len({value.registers["launch_digest"] for value in values.values}) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"firmware": None}, "no SEV metadata"),
+        ({"tee": Tee.TDX}, "no TDVF metadata"),
+        ({"tee": Tee.TDX, "firmware": None}, "no TDVF metadata"),
+        ({"vcpu_type": "EPYC-Naples"}, "EPYC-Naples"),
+        ({"vmm": "libkrun", "firmware": SEV, "kernel": FLAT}, "qboot of 8192 bytes"),
+    ],
+)
+def test_firmware_that_cannot_start_the_machine_is_refused(change: dict, why: str) -> None:
+    with pytest.raises(FormatError, match=why):
+        predict(replace(WISH, **change))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"vmm": "xen"}, "wanted --vmm"),
+        ({"vmm": "libkrun", "tee": Tee.TDX}, "could be anybody's"),
+        ({"vmm": "libkrun"}, "its own firmware and kernel"),
+        ({"vmm": "libkrun", "tee": Tee.SOFTWARE, "kernel": FLAT}, "launched by QEMU"),
+        ({"kernel": FLAT}, "--kernel does not belong"),
+        ({"tee": Tee.SOFTWARE}, "--firmware does not belong"),
+        ({"rtmr0": Digest48(bytes(48))}, "--rtmr0 does not belong"),
+        ({"tee": Tee.TDX, "vcpu_type": "EPYC"}, "--vcpu-type does not belong"),
+        ({"memory_mib": 512}, "--memory does not belong"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_with_its_reason(change: dict, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        require_possible(replace(WISH, **change))
+
+
+def key_file(folder: Path) -> str:
+    pem = Ed25519PrivateKey.from_private_bytes(bytes(32)).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(pem)
+    return str(folder / "key.pem")
+
+
+def test_a_document_is_written_signed_and_read_by_who_trusts_the_key(tmp_path: Path) -> None:
+    _, values = predict(WISH)
+    path, key = str(tmp_path / "values.json"), key_file(tmp_path)
+    signer = load_signing_key(key).public_key().public_bytes_raw().hex()
+
+    write_document(path, values, key)
+
+    assert load_document(path, signer=signer) == values
+    assert load_document(path, signer="") == values
+    with pytest.raises(EvidenceError, match="wanted a signature of"):
+        load_document(path, signer="00" * 32)
+    with pytest.raises(UsageError, match="64 hex digits"):
+        load_document(path, signer="00")
+
+
+def test_an_unsigned_document_is_refused_where_a_signature_is_wanted(tmp_path: Path) -> None:
+    path = str(tmp_path / "values.json")
+
+    write_document(path, predict(WISH)[1], "")
+
+    with pytest.raises(EvidenceError, match="no signature"):
+        load_document(path, signer="00" * 32)
+
+
+def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"no PEM at all")
+
+    with pytest.raises(UsageError, match="not an Ed25519 private key"):
+        load_signing_key(str(tmp_path / "key"))
+
+
+@pytest.mark.parametrize(
+    "wish", [WISH, replace(WISH, tee=Tee.TDX, firmware=TDVF, rtmr0=Digest48(b"\x01" * 48))]
+)
+def test_a_server_reads_what_is_registered(wish: Wish) -> None:
+    ready, values = predict(wish)
+
+    registered = to_registered(values, manifest_hash=hash_manifest(ready.manifest))
+
+    assert len(registered) == len(values.values)
+    for item, value in zip(registered, values.values, strict=True):
+        document = parse_reference_value(Fields(item, "item")).to_document()
+        assert document["tee"] == str(wish.tee)
+        assert document["inputs"] == value.inputs
+        if wish.tee is Tee.SNP:
+            assert document["launch_digest"] == value.registers["launch_digest"].hex()
+        else:
+            assert document["mrtd"] == value.registers["mrtd"].hex()
+            assert document["rtmrs"] == [value.registers[f"rtmr{index}"].hex() for index in range(4)]
+
+
+def test_values_of_another_manifest_too_many_or_without_rtmr0_are_not_registered() -> None:
+    ready, values = predict(replace(WISH, counts=tuple(range(1, 34))))
+    _, tdx = predict(replace(WISH, tee=Tee.TDX, firmware=TDVF))
+
+    with pytest.raises(UsageError, match="they are for manifest"):
+        to_registered(values, manifest_hash=Digest32(bytes(32)))
+    with pytest.raises(UsageError, match="a server takes 64"):
+        to_registered(values, manifest_hash=hash_manifest(ready.manifest))
+    with pytest.raises(UsageError, match="do not say RTMR0"):
+        to_registered(tdx, manifest_hash=tdx.manifest_hash)
+
+
+def test_the_table_shows_every_value_once_and_the_inputs_when_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, values = predict(replace(WISH, tee=Tee.TDX, firmware=TDVF))
+
+    print_values(values, with_inputs=True)
+
+    out = capsys.readouterr().out
+    digests = {digest.hex() for value in values.values for digest in value.registers.values()}
+    assert all(out.count(digest) == 1 for digest in digests)
+    assert "tdvf.fd (sha256" in out
+    assert "memory mib     512" in out

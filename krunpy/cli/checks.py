@@ -14,7 +14,8 @@ from krunpy.core.proc import find_program, run
 from krunpy.guest.payload import load_guest, require_unchanged
 from krunpy.runtime.host import find_disk_free, find_host_facts
 from krunpy.tee.detect import TeeKind, find_host_tee, read_host_file
-from krunpy.vmm.probe import DEVICE, is_kvm_usable
+from krunpy.vmm.device import DEVICE, find_group
+from krunpy.vmm.probe import is_kvm_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,6 +92,10 @@ def check_kvm(settings: Settings) -> Check:
             f"{DEVICE} is missing: guests run under TCG, many times slower",
             "load kvm_amd or kvm_intel",
         )
+    try:
+        find_group(DEVICE)
+    except KrunpyError as error:
+        return warn("kvm", f"{error.why}: guests run under TCG", error.next)
     try:
         guest = load_guest(settings.guest_dir)
     except KrunpyError:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from krunpy.cli.checks import CHECKS, Check, Health, fail, ok
+from krunpy.cli.checks_tee import choose_kind, find_gaps, find_tee_findings, list_tee_checks
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import print_json
 from krunpy.core.errors import HostError, KrunpyError
 from krunpy.runtime.broker import open_broker
-from krunpy.tee.detect import find_host_tee, read_host_file
+from krunpy.tee.detect import TeeKind
+from krunpy.tee.host_tree import HostTree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from krunpy.core.settings import Settings
+    from krunpy.tee.host_tree import Finding
 
 NOT_CAPABLE = 8
 
@@ -32,8 +35,14 @@ def doctor(
     if require not in ("", "software", "snp", "tdx"):
         raise typer.BadParameter("wanted software, snp or tdx", param_hint="--require")
     settings = settings_of(context)
-    checks = [*(run_check(check, settings) for check in CHECKS), check_server(settings)]
-    lacking = find_lacking(checks, require)
+    tree = HostTree()
+    checks = [run_check(check, settings) for check in CHECKS]
+    kind = choose_kind(tree, require)
+    findings = [] if kind is None else find_tee_findings(kind, settings, tree)
+    if kind is not None:
+        checks += list_tee_checks(kind, findings, is_required=kind == require)
+    checks.append(check_server(settings))
+    lacking = find_lacking(checks, require, findings)
     if json:
         facts = [
             {"name": check.name, "health": check.health, "seen": check.seen, "fix": check.fix}
@@ -41,12 +50,13 @@ def doctor(
         ]
         print_json("doctor", {"checks": facts, "required": require, "lacking": lacking})
     else:
+        width = max(len(check.name) for check in checks)
         for check in checks:
-            print(f"{check.name:9} {check.health.value:5} {check.seen}")
+            print(f"{check.name:{width}} {check.health.value:5} {check.seen}")
             if check.fix:
-                print(f"{'':15} -> {check.fix}")
+                print(f"{'':{width + 6}} -> {check.fix}")
         if lacking:
-            print(f"{'required':9} fail  {require}: {lacking}")
+            print(f"{'required':{width}} fail  {require}: {lacking}")
     if lacking:
         raise typer.Exit(NOT_CAPABLE)
 
@@ -78,14 +88,17 @@ def check_server(settings: Settings) -> Check:
     return ok("server", f"{settings.server_url}, mode {info.mode}, version {info.version}")
 
 
-def find_lacking(checks: list[Check], require: str) -> str:
-    """Return why what is required does not work here; empty if it does."""
+def find_lacking(checks: list[Check], require: str, findings: list[Finding]) -> str:
+    """Return why what is required does not work here; empty if it does.
+
+    findings: about the hardware TEE that is required.
+    """
     if not require:
         return ""
     failed = [check.name for check in checks if check.health is Health.FAIL]
     if failed:
         return f"these checks failed: {', '.join(failed)}"
-    if require != "software":
-        kind = find_host_tee(read_host_file).kind
-        return f"this host offers {kind}; this version launches in the software TEE only"
+    if require != TeeKind.SOFTWARE:
+        gaps = find_gaps(findings)
+        return f"not ready: {', '.join(gaps)}" if gaps else "this version launches in the software TEE only"
     return ""

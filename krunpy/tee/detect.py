@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 SEV_DEVICE = "/dev/sev"
 SNP_PARAMETER = "/sys/module/kvm_amd/parameters/sev_snp"
 TDX_PARAMETER = "/sys/module/kvm_intel/parameters/tdx"
-_ON = {"Y", "1"}
+QUOTE_SOCKET = "/var/run/tdx-qgs/qgs.socket"  # where Intel's packages let the quote generation service listen
+ON = frozenset({"Y", "1"})  # as module parameters say it
 _LARGEST_PARAMETER = 64  # bytes
 
 
@@ -45,7 +46,7 @@ def find_host_tee(read: Callable[[str], str | None]) -> HostTee:
     snp = read(SNP_PARAMETER)
     if snp is None:
         reasons.append(f"snp: {SNP_PARAMETER} does not exist")
-    elif snp.strip() not in _ON:
+    elif snp.strip() not in ON:
         reasons.append(f"snp: seen {snp.strip() or 'nothing'} in {SNP_PARAMETER}, wanted Y")
     elif read(SEV_DEVICE) is None:
         reasons.append(f"snp: {SEV_DEVICE} does not exist")
@@ -54,21 +55,24 @@ def find_host_tee(read: Callable[[str], str | None]) -> HostTee:
     tdx = read(TDX_PARAMETER)
     if tdx is None:
         reasons.append(f"tdx: {TDX_PARAMETER} does not exist")
-    elif tdx.strip() not in _ON:
+    elif tdx.strip() not in ON:
         reasons.append(f"tdx: seen {tdx.strip() or 'nothing'} in {TDX_PARAMETER}, wanted Y")
     else:
         return HostTee(kind=TeeKind.TDX, reasons=tuple(reasons))
     return HostTee(kind=TeeKind.SOFTWARE, reasons=tuple(reasons))
 
 
-def read_host_file(path: str) -> str | None:
-    """Return the text of a small file, "" for a device or what cannot be read, None if it does not exist."""
+def read_host_file(path: str, limit: int = _LARGEST_PARAMETER) -> str | None:
+    """Return a file's text, "" for a device or what cannot be read, None if it does not exist.
+
+    limit: characters; what follows is cut off.
+    """
     if not os.path.exists(path):
         return None
     if not os.path.isfile(path):
         return ""
     try:
         with open(path, encoding="ascii", errors="replace") as stream:
-            return stream.read(_LARGEST_PARAMETER)
+            return stream.read(limit)
     except OSError:
         return ""

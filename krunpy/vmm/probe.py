@@ -15,6 +15,7 @@ from krunpy.core.errors import HostError, KrunpyError, ToolError
 from krunpy.core.files import load_bounded, make_private_directory, write_atomically
 from krunpy.core.proc import run
 from krunpy.formats.frames import HEADER, parse_guest_header
+from krunpy.vmm.device import DEVICE, is_open_to_machines
 from krunpy.vmm.files import make_sealed_file
 from krunpy.vmm.qemu import build_argv, require_qemu
 from krunpy.vmm.spec import Accel, VmSpec
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from krunpy.guest.payload import Guest
 
 PROBE_TIMEOUT_S = 12.0
-DEVICE = "/dev/kvm"
 
 
 def choose_accel(wanted: str, guest: Guest, data_dir: str) -> Accel:
@@ -40,7 +40,7 @@ def choose_accel(wanted: str, guest: Guest, data_dir: str) -> Accel:
 
 def is_kvm_usable(guest: Guest, data_dir: str) -> bool:
     """Return whether a guest boots under KVM; ask the machine once per boot of the host."""
-    if not os.access(DEVICE, os.R_OK | os.W_OK):
+    if not os.access(DEVICE, os.R_OK | os.W_OK) or not is_open_to_machines(DEVICE):
         return False
     path = os.path.join(data_dir, "kvm-probe.json")
     key = {

@@ -6,11 +6,12 @@ q35 because its clocks do not depend on a race (microvm's do under TCG), and bec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from krunpy.core.errors import HostError
 from krunpy.core.proc import find_program
-from krunpy.vmm.spec import Accel, placeholder
+from krunpy.vmm import qemu_snp, qemu_tdx
+from krunpy.vmm.spec import Accel, SnpLaunch, TdxLaunch, placeholder
 
 if TYPE_CHECKING:
     from krunpy.vmm.spec import VmSpec
@@ -19,6 +20,7 @@ PROGRAM = "qemu-system-x86_64"
 # Without these two a boot under TCG takes an eighth less: with ERMS Linux copies and clears with `rep movsb`, which TCG
 # does byte by byte, and with LA57 it has page tables of five levels, which TCG walks in software.
 TCG_CPU = "max,erms=off,la57=off"
+_TEE, _MEMORY = "tee", "ram"  # names of objects
 # a guest that breaks into QEMU finds no fork, no exec, no other user (qemu(1), -sandbox)
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -34,15 +36,23 @@ def require_qemu() -> str:
 
 
 def build_argv(spec: VmSpec, program: str) -> list[str]:
-    """Return the argv of QEMU; files stand as {fdN}, to be replaced by inherited descriptors."""
+    """Return the argv of QEMU; files stand as {fdN}, to be replaced by inherited descriptors.
+
+    Raises HostError if a hardware TEE is wanted without KVM.
+    """
     machine = "q35,vmport=off,smbus=off,sata=off,usb=off,hpet=on,graphics=off"
     accel = "tcg,thread=multi" if spec.accel is Accel.TCG else "kvm"
+    cpu = TCG_CPU if spec.accel is Accel.TCG else "host"
+    objects: list[str] = []
+    if spec.tee is not None:
+        more, accel, cpu, objects = _build_confidential(spec, spec.tee)
+        machine = f"{machine},{more}"
     argv = [
         program,
         *("-sandbox", SANDBOX),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none"),
         *("-machine", machine, "-accel", accel),
-        *("-cpu", TCG_CPU if spec.accel is Accel.TCG else "host"),
+        *("-cpu", cpu, *objects),
         *("-smp", str(spec.cpus), "-m", f"{spec.memory_mib}M"),
         *("-bios", _path(spec.firmware_fd)),
         *("-kernel", _path(spec.kernel_fd), "-initrd", _path(spec.initrd_fd), "-append", spec.cmdline),
@@ -52,9 +62,28 @@ def build_argv(spec: VmSpec, program: str) -> list[str]:
         *("-device", f"virtserialport,chardev=channel,name={spec.port_name}"),
     ]
     if spec.disk_fd is not None:
-        drive = f"if=none,id=disk,format=raw,readonly=on,cache=writeback,file={_path(spec.disk_fd)}"
+        # handed over open: the machine's user may not open the file by a name
+        argv += ["-add-fd", f"fd={placeholder(spec.disk_fd)},set=1"]
+        drive = "if=none,id=disk,format=raw,readonly=on,cache=writeback,file=/dev/fdset/1"
         argv += ["-drive", drive, "-device", "virtio-blk-pci,drive=disk"]
     return argv
+
+
+def _build_confidential(spec: VmSpec, tee: SnpLaunch | TdxLaunch) -> tuple[str, str, str, list[str]]:
+    """Return what comes after -machine's own words, and -accel, -cpu and -object."""
+    if spec.accel is not Accel.KVM:
+        raise HostError("cannot start a confidential machine", why=f"accel is {spec.accel}, wanted kvm")
+    machine = f"smm=off,confidential-guest-support={_TEE},memory-backend={_MEMORY}"
+    memory = f"memory-backend-memfd,id={_MEMORY},size={spec.memory_mib}M,share=on,prealloc=off"
+    match tee:
+        case SnpLaunch():
+            accel, cpu, confidential = "kvm", tee.vcpu_type, qemu_snp.build_snp_object(tee, _TEE)
+        case TdxLaunch():
+            machine = f"{machine},{qemu_tdx.MACHINE}"
+            accel, cpu, confidential = qemu_tdx.ACCEL, qemu_tdx.CPU, qemu_tdx.build_tdx_object(tee, _TEE)
+        case _:
+            assert_never(tee)
+    return machine, accel, cpu, ["-object", memory, "-object", confidential]
 
 
 def _path(index: int) -> str:

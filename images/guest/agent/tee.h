@@ -12,7 +12,7 @@ struct tee {
 	const char *device; /* sysfs path that exists only on this hardware; NULL: no hardware */
 	/*
 	 * Ask for evidence over report_data. The result is laid out as the payload of EVIDENCE, and is valid until
-	 * the next frame is received. NULL: this agent cannot.
+	 * the next frame is received.
 	 */
 	int (*evidence)(struct channel *channel, const uint8_t report_data[REPORT_DATA], struct span *evidence,
 			struct failure *failure);
@@ -21,7 +21,7 @@ struct tee {
 /*
  * The TEE of this machine: real hardware if there is any, else the software stand-in.
  *
- * Fails (tee) if the manifest does not allow it or this agent has no driver for it.
+ * Fails (tee) if the manifest does not allow it.
  */
 const struct tee *tee_choose(uint8_t allowed, struct failure *failure);
 

@@ -1,5 +1,5 @@
 /*
- * The agent's pure parts as a program, so that the tests can hold them against Python.
+ * The agent's pure parts and TEE drivers as a program, so that the tests can hold them against Python.
  *
  * agent-tool COMMAND: binary input on stdin (hex where said), text on stdout; exit 1 and a line "REASON TEXT" if the
  * agent would refuse.
@@ -16,6 +16,8 @@
 #include "manifest.h"
 #include "options.h"
 #include "settings.h"
+#include "tee_sev.h"
+#include "tee_tsm.h"
 
 static uint8_t input[1 << 20];
 static size_t input_length;
@@ -275,13 +277,91 @@ static int command_clean(void)
 	return 0;
 }
 
+static struct evidence evidence;
+
+static int print_evidence(enum tee_bit bit, const uint8_t report_data[REPORT_DATA])
+{
+	struct failure failure = { 0 };
+	struct span payload;
+
+	if (evidence_finish(&evidence, bit, report_data, &payload, &failure) < 0)
+		return refuse(&failure);
+	if (evidence.left_out != NULL)
+		print_text("left_out", evidence.left_out);
+	print_hex("evidence", payload.at, payload.length);
+	return 0;
+}
+
+/* stdin: u8 bit of the TEE, report_data 64, path of the folder of reports. */
+static int command_tsm(void)
+{
+	struct failure failure = { 0 };
+	enum tee_bit bit = (enum tee_bit)input[0];
+
+	if (input_length < 66)
+		return 2;
+	input[input_length] = '\0';
+	if (tsm_evidence((const char *)input + 65, bit, input + 1, &evidence, &failure) < 0)
+		return refuse(&failure);
+	return print_evidence(bit, input + 1);
+}
+
+/* stdin: report_data 64, path of the device. */
+static int command_sev(void)
+{
+	struct failure failure = { 0 };
+
+	if (input_length < 65)
+		return 2;
+	input[input_length] = '\0';
+	if (sev_evidence((const char *)input + 64, input, &evidence, &failure) < 0)
+		return refuse(&failure);
+	return print_evidence(TEE_SNP, input);
+}
+
+/* stdin: u8 bit of the TEE, report_data 64, report. */
+static int command_report(void)
+{
+	struct failure failure = { 0 };
+
+	if (input_length < 65)
+		return 2;
+	return report_check((enum tee_bit)input[0], (struct span){ input + 65, input_length - 65 }, input + 1, &failure) < 0 ?
+		       refuse(&failure) :
+		       0;
+}
+
+/* stdin: a certificate table. */
+static int command_certificates(void)
+{
+	size_t length = certificates_length((struct span){ input, input_length });
+
+	if (length == CERTIFICATES_BAD)
+		return 1;
+	print_number("length", length);
+	return 0;
+}
+
+/* stdin: the firmware's answer. */
+static int command_response(void)
+{
+	struct failure failure = { 0 };
+	struct span report;
+
+	if (snp_response_report((struct span){ input, input_length }, &report, &failure) < 0)
+		return refuse(&failure);
+	print_hex("report", report.at, report.length);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(void);
 } commands[] = {
 	{ "manifest", command_manifest }, { "hpke", command_hpke }, { "binding", command_binding },
 	{ "release", command_release }, { "frames", command_frames }, { "run", command_run },
-	{ "options", command_options }, { "clean", command_clean },
+	{ "options", command_options }, { "clean", command_clean }, { "tsm", command_tsm }, { "sev", command_sev },
+	{ "report", command_report }, { "certificates", command_certificates }, { "response", command_response },
 };
 
 int main(int count, char **arguments)

@@ -21,7 +21,7 @@ def test_the_fuzz_targets_find_nothing_in_a_short_run(tmp_path: Path) -> None:
         pytest.skip("the fuzz targets cannot be built: libsodium-dev is not installed")
     assert all(
         list((AGENT / "fuzz_seeds" / name).iterdir())
-        for name in ("fuzz_frames", "fuzz_manifest", "fuzz_items")
+        for name in ("fuzz_frames", "fuzz_manifest", "fuzz_items", "fuzz_evidence")
     )
 
     done = subprocess.run(
@@ -33,4 +33,4 @@ def test_the_fuzz_targets_find_nothing_in_a_short_run(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert done.stderr.count("stat::number_of_executed_units") == 3
+    assert done.stderr.count("stat::number_of_executed_units") == 4

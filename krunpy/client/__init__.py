@@ -1,1 +1,1 @@
-"""What talks to an attestation server."""
+"""What talks to an attestation server, and to AMD and Intel for collateral."""

@@ -39,6 +39,9 @@ class Settings:
     memory_mib: int = 512
     cpus: int = 1
     boot_timeout_s: int = 120  # from machine start to the end of attestation
+    engine_annotations: str = ""  # io.krunpy annotations that engines may set: workload, integrity_only
+    kds_url: str = ""  # a mirror of AMD's key distribution service
+    pcs_url: str = ""  # a mirror of Intel's provisioning certification service, or a PCCS
     config_file: str = ""
 
 

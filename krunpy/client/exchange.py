@@ -19,6 +19,7 @@ _MAX_STREAM = _MAX_HEAD + 2 * MAX_RESPONSE  # bytes in all: chunks have headers 
 _URL = re.compile(r"(https?)://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
 _LOOPBACK = re.compile(r"localhost|\[::1\]|127(?:\.[0-9]{1,3}){3}")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: .*)?")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORTS = {"http": 80, "https": 443}
 _MAX_PORT = 65535
 
@@ -65,9 +66,18 @@ def parse_url(url: str, *, ca_file: str = "") -> Target:
     port = int(match[3]) if match and match[3] else _PORTS[match[1]] if match else 0
     if match is None or not 0 < port <= _MAX_PORT:
         raise UsageError(
-            "cannot use the server's URL", why=f'seen "{url[:80]}", wanted http(s)://HOST[:PORT]'
+            "cannot use the server's URL",
+            why=f'seen "{_without_credentials(url)[:80]}", wanted http(s)://HOST[:PORT]',
         )
     return Target(scheme=match[1], host=match[2], port=port, ca_file=ca_file)
+
+
+def _without_credentials(url: str) -> str:
+    """Return a URL without what may be a secret: user and password, query, fragment."""
+    head, found, rest = url.rpartition("@")
+    scheme = _SCHEME.match(head)
+    shown = f"{scheme[0] if scheme else ''}…@{rest}" if found else url
+    return re.sub(r"[?#].*", "…", shown, flags=re.DOTALL)
 
 
 def exchange(target: Target, request: Request, *, timeout_s: float) -> Response:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from krunpy.client.exchange import Request, Response, exchange, parse_url
-from krunpy.core.errors import BrokerError, EvidenceError, FormatError, UsageError
+from krunpy.core.errors import BrokerError, EvidenceError, FormatError, StateError, UsageError
 from krunpy.core.octets import Digest32, Nonce, PublicKey32
 from krunpy.formats.narrow import Fields
 
@@ -69,23 +69,36 @@ class Registration:
 
 
 class RefusedError(EvidenceError):
-    """The server refused to release. attestation: the id of its record; code: what failed, in short."""
+    """The server refused to release. code: what failed, in short.
+
+    attestation: the id of its record; empty if it kept none, as for a session that it never gave out.
+    """
 
     def __init__(self, *, attestation: str, code: str, message: str) -> None:
         super().__init__(
             "the attestation server released nothing",
-            why=f"{message} ({code}, attestation {attestation})",
-            next=f"run `krunpy explain {attestation}`",
+            why=f"{message} ({code}, {f'attestation {attestation}' if attestation else 'no record was kept'})",
+            next=f"run `krunpy explain {attestation}`" if attestation else "start the machine again",
         )
         self.attestation = attestation
         self.code = code
         self.message = message
 
 
+class ServerStateError(BrokerError):
+    """The server did answer: there is nothing of that name, or what is stored does not allow the call.
+
+    The exit status is StateError's: asking again, or another server, would not help.
+    """
+
+    exit_code = StateError.exit_code
+
+
 class ServerClient:
     """Talks to one server, one connection per call.
 
-    Every method raises BrokerError if the server cannot be reached, refuses the call or talks nonsense.
+    Every method raises BrokerError if the server cannot be reached, refuses the call or talks nonsense, and
+    its ServerStateError if what the call names is not there or not as it would have to be.
     """
 
     def __init__(
@@ -248,8 +261,9 @@ class ServerClient:
 
     def _explain(self, status: int, document: dict[str, object], path: str) -> BrokerError | EvidenceError:
         code, message = _clean(document.get("error")), _clean(document.get("message"))
-        attestation = _clean(document.get("attestation"))
-        if status == 403 and attestation and path == "/v1/attest":  # noqa: PLR2004 - as the protocol says
+        attestation = document.get("attestation")
+        if status == 403 and isinstance(attestation, str) and path == "/v1/attest":  # noqa: PLR2004
+            attestation = _clean(attestation)
             return RefusedError(attestation=attestation, code=code, message=message)
         what = f"the attestation server {self._target} refused {path.partition('?')[0]}"
         if status == 401:  # noqa: PLR2004
@@ -257,6 +271,14 @@ class ServerClient:
                 "give a valid token (setting token_file; the first one is admin.token in its data directory)"
             )
             return BrokerError(what, why=message, next=hint)
+        if code == "could-not-check":
+            return BrokerError(
+                f"the attestation server {self._target} could not check the evidence",
+                why=f"{message} (attestation {_clean(attestation)})",
+                next="give the server collateral (`krunpy collateral`), and start the machine again",
+            )
+        if (status, code) in _STATES:
+            return ServerStateError(what, why=message or code)
         return BrokerError(what, why=f"status {status}, {code or 'no code'}: {message or 'no message'}")
 
     def _nonsense(self, why: str) -> BrokerError:
@@ -268,6 +290,7 @@ class ServerClient:
 
 
 _PAGE = 1000
+_STATES = {(404, "not-found"), (409, "conflict")}
 
 
 class _typed:  # noqa: N801 - reads as a statement

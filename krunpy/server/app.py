@@ -19,7 +19,7 @@ from krunpy.core.octets import Secret
 from krunpy.server import handlers
 from krunpy.server.documents import encode_document
 from krunpy.server.http import MAX_BODY, Answer, Call, RefusedCallError, describe_error, make_error
-from krunpy.server.throttle import Throttle
+from krunpy.server.throttle import WRONG_TOKENS, Throttle
 from krunpy.server.tokens import Role, allows, find_role
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class AppLimits:
 
 def make_app(broker: Broker, limits: AppLimits | None = None) -> ASGIApp:
     """Return the ASGI application over an open broker."""
-    throttle = Throttle(broker.now_s)
+    throttle = Throttle(broker.now_s, WRONG_TOKENS)
     threads = ThreadPoolExecutor(_THREADS, "krunpy-server")
 
     def make_endpoint(role: Role | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -161,7 +161,7 @@ def _choose(
 
 async def _refuse_path(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await _encode(make_error(404, "not-found", "there is no such path"))(scope, receive, send)
+        await _encode(make_error(404, "no-such-path", "there is no such path"))(scope, receive, send)
     else:
         await send({"type": "websocket.close", "code": 1000})
 

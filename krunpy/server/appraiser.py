@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from krunpy.core.octets import Digest32, LaunchDigest, ReportData
+    from krunpy.attest.tdx_claims import TdxClaims
+    from krunpy.attest.verify import SnpClaims
+    from krunpy.core.octets import Digest32, ReportData
+    from krunpy.server.reference import ReferenceValue
     from krunpy.server.refusals import Refusal
 
 
@@ -16,16 +19,16 @@ if TYPE_CHECKING:
 class Wanted:
     """What the evidence has to show. Nothing here is optional.
 
-    tee:            "software", "snp" or "tdx", as the guest said and the manifest allows.
-    launch_digests: those of this one workload for this TEE.
-    policy:         the registration's.
-    now_s:          seconds since 1970.
+    tee:              "software", "snp" or "tdx", as the guest said and the manifest allows.
+    reference_values: those of this one workload for this TEE.
+    policy:           the registration's.
+    now_s:            seconds since 1970.
     """
 
     tee: str
     report_data: ReportData
     manifest_hash: Digest32
-    launch_digests: tuple[LaunchDigest, ...]
+    reference_values: tuple[ReferenceValue, ...]
     policy: Mapping[str, object]
     now_s: float
 
@@ -34,18 +37,20 @@ class Wanted:
 class Appraisal:
     """How it ended. refusal: None if the guest is trusted.
 
-    launch_digest: in hex, from verified evidence; empty if it was not verified.
+    claims:        of verified evidence, None if it was not verified; their type says who signed them.
+    launch_digest: MRTD for TDX, in hex, from verified evidence; empty if it was not verified.
     verdict:       every check with what was seen and what was wanted, ready for JSON.
     """
 
     refusal: Refusal | None
     simulated: bool
+    claims: SnpClaims | TdxClaims | None
     launch_digest: str
     verdict: dict[str, object]
 
 
 class Appraiser(Protocol):
-    """Verifies and appraises. Pure: no file, no socket, no clock of its own."""
+    """Verifies and appraises. No clock of its own; collateral that is missing it asks of a source."""
 
     def allows_tee(self, tee: str) -> bool:
         """Return whether evidence of this TEE can be accepted at all."""

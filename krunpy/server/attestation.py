@@ -8,21 +8,31 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from krunpy.attest.verdict import SIMULATED_HEADING
+from krunpy.attest.verify import SimulatedClaims
 from krunpy.core.errors import FormatError, HostError
 from krunpy.formats.binding import make_report_data
 from krunpy.formats.manifest import parse_manifest
 from krunpy.server.appraiser import Appraisal, Wanted
 from krunpy.server.ids import make_id
+from krunpy.server.mode import Mode
 from krunpy.server.records import add_record
 from krunpy.server.refusals import MESSAGES, Refusal, make_refused_check
-from krunpy.server.release import Release, make_release, require_guest_key
-from krunpy.server.sessions import consume_session
+from krunpy.server.release import (
+    Recipient,
+    Release,
+    SimulatedSigner,
+    is_hardware,
+    make_release,
+    make_simulated_release,
+    require_guest_key,
+)
+from krunpy.server.sessions import use_session, was_used
 from krunpy.server.workloads import count_release, find_by_manifest, find_sealed_key
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from krunpy.core.octets import Digest32, PublicKey32
+    from krunpy.core.octets import Digest32, PublicKey32, Secret
     from krunpy.server.broker import Broker
     from krunpy.server.sessions import Session
     from krunpy.server.workloads import Workload
@@ -47,10 +57,15 @@ class AttestRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attestation ended: a release or a refusal, never both; `id` names its record."""
+    """How an attestation ended: a release or a refusal, never both.
+
+    id:       names its record; empty if none was kept.
+    hardware: verified evidence that hardware signed. Not the opposite of simulated: evidence may be neither.
+    """
 
     id: str
     simulated: bool
+    hardware: bool
     release: Release | None
     refusal: Refusal | None
 
@@ -71,17 +86,21 @@ class _Course:
 def attest(broker: Broker, request: AttestRequest) -> Outcome:
     """Return the sealed disk key of the one workload whose manifest was attested, or a refusal.
 
-    1. The session exists, is fresh and was never used; it is used up here, before anything is verified.
-    2. The manifest hash is the session's, and a secret can be sealed to the guest key.
+    1. The session is one that this store's servers gave out, for this manifest; it is fresh and was never used.
+    2. A secret can be sealed to the guest key.
     3. A workload is registered for the manifest: not revoked, not expired, uses left.
-    4. The TEE is one that the manifest and this server's mode allow.
+    4. The TEE is one that the manifest, this server's mode and its roots allow.
     5. The evidence verifies: signature and chain, to a root of this server.
     6. report_data is that of this nonce, guest key and manifest.
     7. The launch digest is a reference value of this workload, for this TEE.
     8. The policy holds: server's and registration's. (5 to 8: the appraiser, in this order.)
-    9. A use is taken, the disk key opened, sealed to the guest key and signed.
+    9. Hardware has signed it; or the mode, the workload and the server's own key are all for simulation.
+    10. The session is used up: who comes second, however close, gets nothing.
+    11. A use is taken, the disk key opened, sealed to the guest key and signed.
 
-    Every outcome is recorded; the release and its record are one transaction.
+    10, 11 and the record are one transaction. A refusal is recorded and uses its session up as well, but for
+    two kinds that would let strangers fill the store: a session that no server gave out leaves no trace, and
+    neither do refusals of an address beyond `BrokerLimits.refused`. Nothing can be released in either case.
     Raises HostError if the store cannot be used.
     """
     begin = time.perf_counter()
@@ -90,51 +109,80 @@ def attest(broker: Broker, request: AttestRequest) -> Outcome:
     if course.refusal is None:
         course = _check_evidence(broker, request, course)
         course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - begin)))
+    if _is_forgotten(broker, request, course):
+        return _make_outcome("", request, course)
     with broker.database.change() as connection:
+        course = _use_session(course, connection, now_s=int(broker.now_s()))  # 10
         if course.refusal is None:
-            course = _release(broker, request, course, connection)  # 9
+            course = _release(broker, request, course, connection)  # 11
         course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
         record = _make_record(broker, request, course)
         known = course.workload.reference_values if course.workload else ()
         values = [value.to_document() for value in known]
         add_record(connection, record, values, kept=broker.limits.records_kept)
     broker.note({"event": "attest", **{name: record[name] for name in _NOTED}})
+    if course.appraisal is not None and course.appraisal.simulated:
+        broker.note_simulated(f"attestation {record['id']} was {record['outcome']}")
+    return _make_outcome(str(record["id"]), request, course)
+
+
+def _is_forgotten(broker: Broker, request: AttestRequest, course: _Course) -> bool:
+    if course.refusal is None:
+        return False
+    return course.refusal is Refusal.SESSION_UNKNOWN or broker.refused.count_failure(request.remote)
+
+
+def _make_outcome(record_id: str, request: AttestRequest, course: _Course) -> Outcome:
     return Outcome(
-        id=str(record["id"]),
-        simulated=bool(record["simulated"]),
+        id=record_id,
+        simulated=_is_simulated(request, course),
+        hardware=_is_hardware(course),
         release=course.release,
         refusal=course.refusal,
     )
 
 
+def _is_simulated(request: AttestRequest, course: _Course) -> bool:
+    return course.appraisal.simulated if course.appraisal is not None else request.tee == "software"
+
+
+def _is_hardware(course: _Course) -> bool:
+    return course.appraisal is not None and is_hardware(course.appraisal.claims)
+
+
 def _check_request(broker: Broker, request: AttestRequest) -> _Course:
     now_s = int(broker.now_s())
-    with broker.database.change() as connection:
-        session = consume_session(connection, request.session, now_s=now_s)  # 1
+    session = broker.challenger.verify_session(request.session, request.manifest_hash, now_s=now_s)  # 1
+    if session is Refusal.SESSION_UNKNOWN:  # before the store is asked for anything
+        return _Course(refusal=session)
+    with broker.database.look() as connection:
         workload = find_by_manifest(connection, request.manifest_hash, now_s=now_s)
+        is_used = not isinstance(session, Refusal) and was_used(connection, session)
     course = _Course(workload=workload)
     if isinstance(session, Refusal):
         return replace(course, refusal=session)
+    if is_used:
+        return replace(course, refusal=Refusal.SESSION_USED)
     course = replace(course, session=session)
-    if session.manifest_hash != request.manifest_hash:  # 2
-        why = f"seen {request.manifest_hash.hex()}, wanted {session.manifest_hash.hex()}"
-        return replace(course, refusal=Refusal.MANIFEST_MISMATCH, detail=why)
     try:
-        require_guest_key(request.guest_key)
+        require_guest_key(request.guest_key)  # 2
     except FormatError as error:
         return replace(course, refusal=Refusal.GUEST_KEY_BAD, detail=error.why)
     if workload is None:  # 3
         return replace(course, refusal=Refusal.WORKLOAD_UNKNOWN)
     if refusal := workload.find_refusal():
         return replace(course, refusal=refusal)
-    tees = parse_manifest(workload.manifest).tees  # 4
-    if request.tee not in tees:
-        why = f'seen "{request.tee}", the manifest allows {", ".join(tees)}'
-        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
-    if not broker.appraiser.allows_tee(request.tee):
-        why = f'seen "{request.tee}", which a server in mode {broker.mode} with its roots does not accept'
-        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
-    return course
+    detail = _find_tee_fault(broker, request.tee, parse_manifest(workload.manifest).tees)  # 4
+    return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=detail) if detail else course
+
+
+def _find_tee_fault(broker: Broker, tee: str, tees: tuple[str, ...]) -> str:
+    if tee not in tees:
+        return f'seen "{tee}", the manifest allows {", ".join(tees)}'
+    is_simulation = tee == "software" and broker.mode is not Mode.DEVELOPMENT
+    if is_simulation or not broker.appraiser.allows_tee(tee):
+        return f'seen "{tee}", which a server in mode {broker.mode} with its roots does not accept'
+    return ""
 
 
 def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> _Course:
@@ -144,8 +192,8 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         tee=request.tee,
         report_data=make_report_data(course.session.nonce, request.guest_key, request.manifest_hash),
         manifest_hash=request.manifest_hash,
-        launch_digests=tuple(
-            value.launch_digest for value in course.workload.reference_values if value.tee == request.tee
+        reference_values=tuple(
+            value for value in course.workload.reference_values if value.tee == request.tee
         ),
         policy=course.workload.policy,
         now_s=broker.now_s(),
@@ -154,7 +202,33 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5, 6, 7, 8
     except FormatError as error:  # the stored policy is of another version of krunpy
         return replace(course, refusal=Refusal.POLICY_REFUSED, detail=f"{error.what}: {error.why}")
-    return replace(course, appraisal=appraisal, refusal=appraisal.refusal)
+    course = replace(course, appraisal=appraisal, refusal=appraisal.refusal)
+    return course if course.refusal is not None else _check_signatory(broker, course)  # 9
+
+
+def _check_signatory(broker: Broker, course: _Course) -> _Course:
+    assert course.appraisal is not None
+    assert course.workload is not None
+    claims = course.appraisal.claims
+    if is_hardware(claims):
+        return course
+    if not isinstance(claims, SimulatedClaims):
+        return replace(course, refusal=Refusal.EVIDENCE_NOT_VERIFIED, detail="it has no claims")
+    if course.workload.requires_hardware:
+        return replace(course, refusal=Refusal.HARDWARE_REQUIRED, detail="seen a software TEE's claims")
+    if broker.mode is not Mode.DEVELOPMENT:
+        why = f"seen simulated evidence, and the server is in mode {broker.mode}"
+        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
+    if not isinstance(broker.signer, SimulatedSigner):
+        why = f'seen simulated evidence, and this server signs as "{broker.signer.issuer}"'
+        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
+    return course
+
+
+def _use_session(course: _Course, connection: sqlite3.Connection, *, now_s: int) -> _Course:
+    if course.session is None or use_session(connection, course.session, now_s=now_s):
+        return course
+    return course if course.refusal is not None else replace(course, refusal=Refusal.SESSION_USED)
 
 
 def _release(
@@ -172,25 +246,33 @@ def _release(
     except HostError as error:
         return replace(course, refusal=Refusal.DISK_KEY_DAMAGED, detail=f"{error.what}: {error.why}")
     count_release(connection, workload, now_s=now_s)
-    release = make_release(
-        broker.signer,
-        disk_key,
-        nonce=session.nonce,
-        guest_key=request.guest_key,
-        manifest_hash=workload.manifest_hash,
+    recipient = Recipient(
+        nonce=session.nonce, guest_key=request.guest_key, manifest_hash=workload.manifest_hash
     )
-    return replace(course, release=release)
+    return replace(course, release=_make_release(broker, course.appraisal, disk_key, recipient))
+
+
+def _make_release(
+    broker: Broker, appraisal: Appraisal | None, disk_key: Secret, recipient: Recipient
+) -> Release:
+    claims, signer = appraisal.claims if appraisal else None, broker.signer
+    if isinstance(claims, SimulatedClaims) and isinstance(signer, SimulatedSigner):
+        return make_simulated_release(claims, signer, disk_key, recipient)
+    assert is_hardware(claims)
+    return make_release(claims, signer, disk_key, recipient)
 
 
 def _make_record(broker: Broker, request: AttestRequest, course: _Course) -> dict[str, object]:
     now_s = broker.now_s()
     appraisal = course.appraisal
-    is_simulated = appraisal.simulated if appraisal is not None else request.tee == "software"
+    is_simulated = _is_simulated(request, course)
     return {
         "id": make_id(now_s),
         "time": datetime.fromtimestamp(now_s, tz=UTC).isoformat(timespec="milliseconds"),
         "mode": broker.mode.value,
+        "issuer": broker.signer.issuer,
         "simulated": is_simulated,
+        "hardware": _is_hardware(course),
         "outcome": "released" if course.refusal is None else "refused",
         "error": course.refusal.value if course.refusal else "",
         "message": MESSAGES[course.refusal] if course.refusal else "",

@@ -18,22 +18,20 @@ from krunpy.core.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE tokens (
   id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, role TEXT NOT NULL,
   created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (
-  id BLOB PRIMARY KEY, nonce BLOB NOT NULL UNIQUE, manifest_hash BLOB NOT NULL, remote TEXT NOT NULL,
-  expires_at INTEGER NOT NULL, used INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+CREATE TABLE used_sessions (id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX used_sessions_by_expiry ON used_sessions (expires_at);
 CREATE TABLE workloads (
   id TEXT PRIMARY KEY, manifest_hash BLOB NOT NULL UNIQUE, manifest BLOB NOT NULL, sealed_key BLOB NOT NULL,
   reference_values TEXT NOT NULL, policy TEXT NOT NULL, status TEXT NOT NULL, uses_left INTEGER,
   released INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL);
+  expires_at INTEGER NOT NULL, requires_hardware INTEGER NOT NULL);
 CREATE TABLE snapshots (hash BLOB PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attestations (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, workload TEXT NOT NULL,
@@ -41,6 +39,14 @@ CREATE TABLE attestations (
 CREATE INDEX attestations_by_outcome ON attestations (outcome, sequence);
 CREATE INDEX attestations_by_workload ON attestations (workload, sequence);
 CREATE INDEX attestations_by_snapshot ON attestations (snapshot);
+"""
+# version 1 knew who may have a key by the manifest alone
+_UPGRADE = """
+DROP TABLE sessions;
+CREATE TABLE used_sessions (id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX used_sessions_by_expiry ON used_sessions (expires_at);
+ALTER TABLE workloads ADD COLUMN requires_hardware INTEGER NOT NULL DEFAULT 1;
+UPDATE workloads SET requires_hardware=0 WHERE instr(manifest,CAST('"software"' AS BLOB))>0;
 """
 
 
@@ -97,9 +103,11 @@ class Database:
 
     def _require_schema(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            script = f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
-            self._connection.executescript(script)
+        if version in {0, 1}:
+            script = _UPGRADE if version else _SCHEMA
+            self._connection.executescript(
+                f"BEGIN IMMEDIATE;{script}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+            )
         elif version != SCHEMA_VERSION:
             raise HostError(
                 f"cannot open the store {self._path}",

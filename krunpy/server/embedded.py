@@ -9,25 +9,27 @@ import argparse
 import os
 import sys
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from krunpy.core.errors import KrunpyError
 from krunpy.core.files import load_bounded, make_private_directory, write_atomically
-from krunpy.server.broker import Mode
 from krunpy.server.listening import ServerOptions
+from krunpy.server.mode import Mode
 from krunpy.server.run import run_server
+from krunpy.server.trust import SimulatedRoot
 from krunpy.tee.authority import open_authority
 
 ROOT_FILE = "ark.der"
 _NICE = 10  # the guest boots meanwhile, and is waited for; this has a second to spare
 
 
-def publish_simulated_root(tee_dir: str) -> str:
-    """Return the path of the software TEE's root certificate (DER), written if it is not there yet."""
+def publish_simulated_root(tee_dir: str) -> SimulatedRoot:
+    """Return this installation's software TEE's root, pinned; its file (DER) is written if it is not there yet."""
     authority = open_authority(tee_dir, now=datetime.now(UTC))
     path = os.path.join(tee_dir, ROOT_FILE)
     if not os.path.exists(path) or load_bounded(path, 65536) != authority.root:
         write_atomically(path, authority.root, mode=0o644)
-    return path
+    return SimulatedRoot(path=path, sha256=sha256(authority.root).hexdigest())
 
 
 def main(argv: list[str]) -> int:

@@ -11,15 +11,15 @@ from krunpy.core.octets import Digest32, PublicKey32
 from krunpy.formats.frames import MAX_PAYLOAD
 from krunpy.formats.manifest import TEES, require_workload_id
 from krunpy.server.attestation import AttestRequest, attest
-from krunpy.server.broker import Mode
 from krunpy.server.database import find_meta
 from krunpy.server.documents import parse_document, take_base64
 from krunpy.server.http import Answer, NotFoundError, RefusedCallError
 from krunpy.server.ids import is_id
+from krunpy.server.mode import Mode
 from krunpy.server.records import find_record, list_records
 from krunpy.server.refusals import MESSAGES, Refusal
 from krunpy.server.registration import parse_registration
-from krunpy.server.sessions import SESSION_SIZE, open_session
+from krunpy.server.sessions import SESSION_SIZE, TTL_S
 from krunpy.server.tokens import Role, allows
 from krunpy.server.workloads import (
     Workload,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from krunpy.server.broker import Broker
     from krunpy.server.http import Call
+    from krunpy.server.registration import Registration
 
     class Change(Protocol):
         """A change of one workload in the store."""
@@ -46,12 +47,18 @@ if TYPE_CHECKING:
 
 MAX_LISTED_WORKLOADS = 1000
 MAX_LISTED_RECORDS = 500
+_STATUSES = {Refusal.DISK_KEY_DAMAGED: 500, Refusal.COULD_NOT_CHECK: 503}  # all other refusals: 403
 _LISTED = 50  # records, if the caller does not say
 
 
 def show_info(broker: Broker, _call: Call, _role: Role | None) -> Answer:
     """Say who this server is."""
-    document = {"key": broker.signer.public_key.hex(), "mode": broker.mode.value, "version": __version__}
+    document = {
+        "key": broker.signer.public_key.hex(),
+        "mode": broker.mode.value,
+        "issuer": broker.signer.issuer,
+        "version": __version__,
+    }
     return Answer(status=200, document=document, simulated=broker.mode is Mode.DEVELOPMENT)
 
 
@@ -70,14 +77,12 @@ def show_readiness(broker: Broker, _call: Call, _role: Role | None) -> Answer:
 
 
 def challenge(broker: Broker, call: Call, _role: Role | None) -> Answer:
-    """Open a session for a manifest hash, known or not: who asks learns nothing."""
+    """Make a session for a manifest hash, known or not: who asks learns nothing, and the store keeps nothing."""
     fields = parse_document(call.body)
     manifest_hash = Digest32(fields.take_hex("manifest_hash", Digest32.size))
     fields.require_no_more()
-    limits = broker.limits.sessions
-    with broker.database.change() as connection:
-        session = open_session(connection, manifest_hash, call.remote, limits, now_s=int(broker.now_s()))
-    document = {"session": session.id.hex(), "nonce": session.nonce.hex(), "expires_in_s": limits.ttl_s}
+    session = broker.challenger.make_session(manifest_hash, expires_at=int(broker.now_s()) + TTL_S)
+    document = {"session": session.id.hex(), "nonce": session.nonce.hex(), "expires_in_s": TTL_S}
     return Answer(status=200, document=document)
 
 
@@ -103,10 +108,12 @@ def attest_guest(broker: Broker, call: Call, _role: Role | None) -> Answer:
             "signature": base64.b64encode(outcome.release.signature).decode(),
             "sealed": base64.b64encode(outcome.release.sealed).decode(),
             "simulated": outcome.simulated,
+            "hardware": outcome.hardware,
+            "issuer": broker.signer.issuer,
         }
         return Answer(status=200, document=document, simulated=outcome.simulated)
     refusal = outcome.refusal or Refusal.EVIDENCE_NOT_VERIFIED
-    status = 500 if refusal is Refusal.DISK_KEY_DAMAGED else 403
+    status = _STATUSES.get(refusal, 403)
     document = {"attestation": outcome.id, "error": refusal.value, "message": MESSAGES[refusal]}
     return Answer(status=status, document=document, simulated=outcome.simulated)
 
@@ -117,20 +124,11 @@ def register_workload(broker: Broker, call: Call, role: Role | None) -> Answer:
         parse_document(call.body),
         workload=require_workload_id(call.names["id"]),
         server_key=broker.signer.public_key,
+        requires_hardware=broker.mode is Mode.PRODUCTION,
     )
     if registration.restores and (role is None or not allows(role, Role.ADMIN)):
         raise RefusedCallError(403, "forbidden", "restoring a revoked workload needs an admin token")
-    if broker.mode is Mode.DEVELOPMENT and "software" not in registration.manifest.tees:
-        raise FormatError(
-            "cannot register the workload",
-            why="its manifest allows hardware only, and this server in mode development accepts simulated evidence",
-        )
-    for value in registration.reference_values:
-        if not broker.appraiser.allows_tee(value.tee):
-            raise FormatError(
-                "cannot use the reference values",
-                why=f'one is for TEE "{value.tee}", which this server in mode {broker.mode} never accepts',
-            )
+    _require_mode(broker, registration)
     broker.appraiser.require_policy(registration.policy)
     now_s = int(broker.now_s())
     with broker.database.change() as connection:
@@ -138,6 +136,29 @@ def register_workload(broker: Broker, call: Call, role: Role | None) -> Answer:
         forget_ended(connection, now_s=now_s)
         workload = find_workload(connection, registration.manifest.workload, now_s=now_s)
     return Answer(status=201 if is_new else 200, document=_describe(_require(workload)))
+
+
+def _require_mode(broker: Broker, registration: Registration) -> None:
+    """Raise FormatError if a workload does not belong on a server of this mode."""
+    what = "cannot register the workload"
+    is_hardware_only = registration.requires_hardware or "software" not in registration.manifest.tees
+    if broker.mode is Mode.DEVELOPMENT and is_hardware_only:
+        raise FormatError(
+            what,
+            why="it is for hardware only, and this server in mode development accepts simulated evidence",
+        )
+    if broker.mode is Mode.PRODUCTION and not registration.requires_hardware:
+        raise FormatError(
+            what,
+            why="require_hardware is false, and this server in mode production releases to hardware only",
+        )
+    for value in registration.reference_values:
+        is_simulation = value.tee == "software" and broker.mode is not Mode.DEVELOPMENT
+        if is_simulation or not broker.appraiser.allows_tee(value.tee):
+            raise FormatError(
+                "cannot use the reference values",
+                why=f'one is for TEE "{value.tee}", which this server in mode {broker.mode} never accepts',
+            )
 
 
 def show_workload(broker: Broker, call: Call, _role: Role | None) -> Answer:
@@ -207,6 +228,7 @@ def _describe(workload: Workload) -> dict[str, object]:
         "manifest": base64.b64encode(workload.manifest).decode(),
         "reference_values": [value.to_document() for value in workload.reference_values],
         "policy": workload.policy,
+        "require_hardware": workload.requires_hardware,
         "status": workload.status,
         "uses_left": workload.uses_left,
         "released": workload.released,

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError, HostError, KrunpyError, StateError
-from krunpy.server.sessions import BusyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +72,6 @@ def _find_form(error: KrunpyError) -> tuple[int, str, str]:
 
 _FORMS: tuple[tuple[type[KrunpyError], tuple[int, str, str]], ...] = (
     (FormatError, (400, "malformed", "the request cannot be read")),
-    (BusyError, (503, "busy", "too many sessions are open; try again later")),
     (NotFoundError, (404, "not-found", "there is nothing of that name")),
     (StateError, (409, "conflict", "the request does not fit what is stored")),
     (HostError, (503, "store", "the server's store cannot be used")),

@@ -1,4 +1,7 @@
-"""The files of a server's data directory: its signing key, its key-encryption key and its first token.
+"""The files of a server's data directory: its signing keys, its key-encryption key and its first token.
+
+A server signs with the key of its mode, and opens that one only: what may be about simulated evidence is
+never signed with the key that production's manifests name.
 
 Made on the first start, under the caller's lock; a store that knows a key whose file is gone is not opened.
 """
@@ -14,8 +17,9 @@ from krunpy.core.errors import HostError
 from krunpy.core.files import load_bounded, write_atomically
 from krunpy.core.octets import Secret
 from krunpy.server.database import find_meta, set_meta
-from krunpy.server.names import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
-from krunpy.server.release import Signer
+from krunpy.server.mode import Mode
+from krunpy.server.names import ADMIN_TOKEN_FILE, PRODUCTION_KEY_FILE, SIGNING_KEY_FILE
+from krunpy.server.release import Signer, SimulatedSigner
 from krunpy.server.tokens import Role, add_token, make_token
 from krunpy.server.vault import KEK_SIZE, Vault
 
@@ -24,6 +28,11 @@ if TYPE_CHECKING:
 
 KEK_FILE = "kek"
 _SEED_SIZE = 32  # bytes
+# mode -> file, name in the store, what it makes
+_SIGNERS: dict[Mode, tuple[str, str, type[Signer]]] = {
+    Mode.PRODUCTION: (PRODUCTION_KEY_FILE, "production signing key", Signer),
+    Mode.DEVELOPMENT: (SIGNING_KEY_FILE, "signing key", SimulatedSigner),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +43,7 @@ class Keys:
     vault: Vault
 
 
-def open_keys(connection: sqlite3.Connection, data_dir: str, *, now_s: int) -> Keys:
+def open_keys(connection: sqlite3.Connection, data_dir: str, mode: Mode, *, now_s: int) -> Keys:
     """Return the keys of a store, making those that a new store lacks.
 
     connection: inside a change of the store, so that keys and store come into being together.
@@ -42,10 +51,11 @@ def open_keys(connection: sqlite3.Connection, data_dir: str, *, now_s: int) -> K
     Raises HostError if a key's file is missing, readable by others, or not the one the store was made with.
     """
     kek = _load_or_make(connection, f"{data_dir}/{KEK_FILE}", KEK_SIZE, "kek")
-    seed = _load_or_make(connection, f"{data_dir}/{SIGNING_KEY_FILE}", _SEED_SIZE, "signing key")
-    vault, signer = Vault(kek), Signer(seed)
+    file, name, kind = _SIGNERS[mode]
+    signer = kind(_load_or_make(connection, f"{data_dir}/{file}", _SEED_SIZE, name))
+    vault = Vault(kek)
     _require_same(connection, "kek", vault.name, f"{data_dir}/{KEK_FILE}")
-    _require_same(connection, "signing key", signer.public_key, f"{data_dir}/{SIGNING_KEY_FILE}")
+    _require_same(connection, name, signer.public_key, f"{data_dir}/{file}")
     if find_meta(connection, "admin token") is None:
         token = make_token()
         add_token(connection, token, Role.ADMIN, now_s=now_s, expires_at=0)

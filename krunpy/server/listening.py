@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, UsageError
-from krunpy.server.broker import Mode
+from krunpy.server.mode import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from krunpy.server.trust import SimulatedRoot
 
 DEFAULT_PORT = 8181
 _BACKLOG = 256
@@ -28,7 +26,7 @@ class ServerOptions:
     listen_fd:        an inherited listening socket instead; -1 for none.
     ready_fd:         gets one line of JSON (url, key, mode) when the server answers; -1 for none.
     parent_fd:        the server ends when this pipe's other end closes; -1 for none.
-    simulated_root:   the software TEE's root certificate (PEM or DER), in mode development only.
+    simulated_root:   the one software TEE's root that is trusted, in mode development only.
     tls_certificate, tls_key: PEM files; both or none.
     log_file:         one line of JSON for each event; empty for stderr.
     """
@@ -40,7 +38,7 @@ class ServerOptions:
     ready_fd: int = -1
     parent_fd: int = -1
     mode: Mode = Mode.PRODUCTION
-    simulated_root: str = ""
+    simulated_root: SimulatedRoot | None = None
     accepts_simulated_from_network: bool = False  # --i-accept-simulated
     allows_plain_http: bool = False  # --unsafe-plain-http
     tls_certificate: str = ""
@@ -86,27 +84,6 @@ def describe_url(options: ServerOptions, listener: socket.socket) -> str:
     return (
         f"{scheme}://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
     )
-
-
-def open_log(options: ServerOptions) -> Callable[[Mapping[str, object]], None]:
-    """Return what writes one event as one line of JSON. Raises HostError if the file cannot be opened."""
-    from krunpy.server.documents import encode_document
-
-    descriptor = 2
-    if options.log_file:
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            descriptor = os.open(options.log_file, flags, 0o600)
-        except OSError as error:
-            raise HostError(
-                f"cannot open the log {options.log_file}", why=error.strerror or "error"
-            ) from error
-
-    def note(event: Mapping[str, object]) -> None:
-        with contextlib.suppress(OSError):  # a full disk or a closed stderr must not end the server
-            os.write(descriptor, encode_document(event).encode() + b"\n")
-
-    return note
 
 
 def _bind(options: ServerOptions) -> socket.socket:

@@ -23,6 +23,8 @@ class Refusal(StrEnum):
     REPORT_DATA_MISMATCH = "report-data-mismatch"
     LAUNCH_DIGEST_UNKNOWN = "launch-digest-unknown"
     POLICY_REFUSED = "policy-refused"
+    HARDWARE_REQUIRED = "hardware-required"
+    COULD_NOT_CHECK = "could-not-check"
     DISK_KEY_DAMAGED = "disk-key-damaged"
 
 
@@ -42,6 +44,8 @@ MESSAGES = {
     Refusal.REPORT_DATA_MISMATCH: "report_data is not for this session",
     Refusal.LAUNCH_DIGEST_UNKNOWN: "the launch digest is not registered",
     Refusal.POLICY_REFUSED: "the policy does not allow this guest",
+    Refusal.HARDWARE_REQUIRED: "the workload is released to hardware only",
+    Refusal.COULD_NOT_CHECK: "collateral is missing; try again",
     Refusal.DISK_KEY_DAMAGED: "the stored disk key is damaged",
 }
 
@@ -84,6 +88,10 @@ _WANTED = {
     Refusal.POLICY_REFUSED: (
         "a policy that this krunpy can read",
         "register the workload again",
+    ),
+    Refusal.HARDWARE_REQUIRED: (
+        "evidence that hardware signed",
+        "run it on hardware; a software TEE protects nothing",
     ),
     Refusal.DISK_KEY_DAMAGED: (
         "the disk key as it was stored",

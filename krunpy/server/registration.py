@@ -9,39 +9,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.core.octets import LaunchDigest, Secret
-from krunpy.formats.manifest import MAX_MANIFEST, TEES, hash_manifest, parse_manifest
+from krunpy.core.octets import Secret
+from krunpy.formats.manifest import MAX_MANIFEST, hash_manifest, parse_manifest
 from krunpy.server.documents import take_base64, take_object
+from krunpy.server.reference import parse_reference_value
 
 if TYPE_CHECKING:
     from krunpy.core.octets import Digest32, PublicKey32
     from krunpy.formats.manifest import Manifest
     from krunpy.formats.narrow import Fields
+    from krunpy.server.reference import ReferenceValue
 
 MAX_REFERENCE_VALUES = 64
 MAX_USES = 1_000_000
 MAX_EXPIRY_S = 100 * 365 * 86400
-_MAX_INPUTS = 8192  # characters of JSON, for one reference value
 _MAX_POLICY = 16384  # characters of JSON
 _MAX_DISK_KEY = 64  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReferenceValue:
-    """A launch digest that is right for the workload, and the inputs it was predicted from."""
-
-    tee: str
-    launch_digest: LaunchDigest
-    inputs: dict[str, object]
-
-    def to_document(self) -> dict[str, object]:
-        """Return the value as the protocol writes it."""
-        return {"tee": self.tee, "launch_digest": self.launch_digest.hex(), "inputs": self.inputs}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """One checked registration. uses: 0 for unlimited; expires_in_s: 0 for never."""
+    """One checked registration. uses: 0 for unlimited; expires_in_s: 0 for never.
+
+    requires_hardware: what the body says, else what is usual in the server's mode.
+    """
 
     manifest_bytes: bytes
     manifest: Manifest
@@ -52,13 +43,17 @@ class Registration:
     uses: int
     expires_in_s: int
     restores: bool
+    requires_hardware: bool
 
 
-def parse_registration(fields: Fields, *, workload: str, server_key: PublicKey32) -> Registration:
+def parse_registration(
+    fields: Fields, *, workload: str, server_key: PublicKey32, requires_hardware: bool
+) -> Registration:
     """Return the registration that a body holds.
 
     workload:   the id of the URL; the manifest must name the same.
     server_key: this server's; the manifest must name the same.
+    requires_hardware: for a body that does not say "require_hardware".
 
     Raises FormatError if a member is missing, unknown, out of range or does not fit the manifest.
     """
@@ -78,25 +73,12 @@ def parse_registration(fields: Fields, *, workload: str, server_key: PublicKey32
         uses=fields.take_integer("uses", maximum=MAX_USES),
         expires_in_s=fields.take_integer("expires_in_s", maximum=MAX_EXPIRY_S),
         restores=fields.take_bool("restore") if fields.has("restore") else False,
+        requires_hardware=(
+            fields.take_bool("require_hardware") if fields.has("require_hardware") else requires_hardware
+        ),
     )
     fields.require_no_more()
     return registration
-
-
-def parse_reference_value(item: Fields) -> ReferenceValue:
-    """Return one reference value. Raises FormatError if it is not one."""
-    tee = item.take_string("tee")
-    if tee not in TEES:
-        raise FormatError(
-            "cannot read the reference value", why=f'TEE "{tee[:40]}" is not one of {", ".join(TEES)}'
-        )
-    value = ReferenceValue(
-        tee=tee,
-        launch_digest=LaunchDigest(item.take_hex("launch_digest", LaunchDigest.size)),
-        inputs=take_object(item, "inputs", limit=_MAX_INPUTS),
-    )
-    item.require_no_more()
-    return value
 
 
 def _take_reference_values(fields: Fields, tees: tuple[str, ...]) -> tuple[ReferenceValue, ...]:

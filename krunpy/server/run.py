@@ -18,11 +18,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from krunpy.core.errors import HostError
-from krunpy.core.files import load_bounded
 from krunpy.server.app import make_app
-from krunpy.server.broker import BrokerLimits, Mode, open_broker
+from krunpy.server.broker import BrokerLimits, open_broker
 from krunpy.server.documents import encode_document
-from krunpy.server.listening import describe_url, open_listener, open_log
+from krunpy.server.listening import describe_url, open_listener
+from krunpy.server.log import EventLog
+from krunpy.server.mode import Mode
+from krunpy.server.trust import load_simulated_root
 from krunpy.server.verifier import make_appraiser
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
-    from krunpy.server.appraiser import Appraiser
     from krunpy.server.broker import Broker
+    from krunpy.server.collateral import CollateralSource
     from krunpy.server.listening import ServerOptions
 
 HEADER_TIME_S = 10.0  # for a request's line and headers
@@ -40,7 +42,6 @@ KEEP_ALIVE_S = 15
 DRAIN_S = 5  # for requests in flight when the server is told to end
 MAX_CONNECTIONS = 512
 MAX_HEADER = 32 * 1024  # bytes
-_MAX_ROOT = 65536  # bytes
 
 
 class PatientProtocol(H11Protocol):
@@ -113,10 +114,10 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run_server(options: ServerOptions, *, appraiser: Appraiser | None = None) -> None:
+def run_server(options: ServerOptions, *, collateral: CollateralSource | None = None) -> None:
     """Serve until a signal or the parent's end. Returns when every connection is closed.
 
-    appraiser: if not given, the real one: AMD's roots, and the simulated root of the options.
+    collateral: asked for what evidence came without; None: what needs it cannot be checked.
 
     Raises UsageError on unsafe options, HostError if store, keys, socket or TLS files cannot be used.
     """
@@ -124,13 +125,13 @@ def run_server(options: ServerOptions, *, appraiser: Appraiser | None = None) ->
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     listener = open_listener(options)
     try:
-        root = load_bounded(options.simulated_root, _MAX_ROOT) if options.simulated_root else b""
+        root = load_simulated_root(options.simulated_root) if options.simulated_root else b""
         broker = open_broker(
             options.data_dir,
-            appraiser=appraiser or make_appraiser(root),
+            appraiser=make_appraiser(root, collateral=collateral),
             mode=options.mode,
             now_s=lambda: datetime.now(tz=UTC).timestamp(),
-            note=open_log(options),
+            note=EventLog(options.log_file).note,
             limits=BrokerLimits(records_kept=options.records_kept),
         )
         try:
@@ -183,7 +184,7 @@ def _tell_ready(options: ServerOptions, listener: socket.socket, broker: Broker)
     url, key = describe_url(options, listener), broker.signer.public_key.hex()
     broker.note({"event": "ready", "url": url, "key": key, "mode": options.mode.value})
     if options.mode is Mode.DEVELOPMENT:
-        broker.note({"event": "warning", "message": "SIMULATED - NOT CONFIDENTIAL: mode is development"})
+        broker.note_simulated("mode is development")
     if options.ready_fd >= 0:
         line = encode_document({"url": url, "key": key, "mode": options.mode.value}).encode() + b"\n"
         with contextlib.suppress(OSError):  # who does not wait for us is free to go

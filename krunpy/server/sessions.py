@@ -1,88 +1,105 @@
-"""Challenges: a session and a nonce, both random, bound to a manifest hash, used once, forgotten soon."""
+"""Challenges that cost the server nothing: session and nonce are made from a key, and nothing is stored.
+
+A session says of itself that this store's servers gave it out, for which manifest and until when; its nonce
+can be computed again by them alone. Only a session that an attempt has used is remembered, until well after
+it has expired: so a nonce serves once, whichever server of the store is asked, and strangers who ask for
+challenges fill no table.
+"""
 
 from __future__ import annotations
 
+import hmac
 import secrets
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import StateError
 from krunpy.core.octets import Digest32, Nonce
 from krunpy.server.refusals import Refusal
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from krunpy.core.octets import Secret
+
 SESSION_SIZE = 32  # bytes
-_ROWS_PER_SESSION = 4  # used and expired ones are kept a while, to name the right reason
-
-
-class BusyError(StateError):
-    """Too many sessions are open."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLimits:
-    """Bounds on what strangers can make the server remember."""
-
-    ttl_s: int = 300
-    open_sessions: int = 4096
-    open_sessions_of_an_address: int = 2048
+TTL_S = 300
+_LAYOUT = struct.Struct(">I8s12s8s")  # expires at, salt, tag of those two, tag of the manifest hash
+_LATEST = 2**32 - 1  # seconds since 1970: a session that would end later ends then
+_TAG_SIZE, _MANIFEST_TAG_SIZE, _SALT_SIZE = 12, 8, 8  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A challenge as it was given out."""
+    """A challenge as it was given out. expires_at: seconds since 1970."""
 
     id: bytes
     nonce: Nonce
     manifest_hash: Digest32
+    expires_at: int
 
 
-def open_session(
-    connection: sqlite3.Connection, manifest_hash: Digest32, remote: str, limits: SessionLimits, *, now_s: int
-) -> Session:
-    """Store and return a new session.
+class Challenger:
+    """Makes sessions under one key, and knows its own again. Touches no store."""
 
-    remote: the peer's address; now_s: seconds since 1970.
+    __slots__ = ("_key",)
 
-    Raises BusyError if too many sessions are open, of this address or of all.
+    def __init__(self, key: Secret) -> None:
+        """Take a key of 32 bytes, the same for every server of a store."""
+        self._key = key
+
+    def make_session(self, manifest_hash: Digest32, *, expires_at: int) -> Session:
+        """Return a new session for a manifest. expires_at: seconds since 1970."""
+        begin = struct.pack(">I", min(expires_at, _LATEST)) + secrets.token_bytes(_SALT_SIZE)
+        session_id = (
+            begin
+            + self._mac(b"issued", begin)[:_TAG_SIZE]
+            + self._mac(b"manifest", begin, manifest_hash)[:_MANIFEST_TAG_SIZE]
+        )
+        return self._describe(session_id, manifest_hash)
+
+    def verify_session(self, session_id: bytes, manifest_hash: Digest32, *, now_s: int) -> Session | Refusal:
+        """Return a session that was given out for the manifest and is fresh, or why it is none.
+
+        session_id: 32 bytes. Whether it was used before is for `use_session`.
+        """
+        expires_at, salt, tag, manifest_tag = _LAYOUT.unpack(session_id)
+        begin = session_id[: 4 + len(salt)]
+        if not hmac.compare_digest(tag, self._mac(b"issued", begin)[:_TAG_SIZE]):
+            return Refusal.SESSION_UNKNOWN
+        if expires_at <= now_s:
+            return Refusal.SESSION_EXPIRED
+        wanted = self._mac(b"manifest", begin, manifest_hash)[:_MANIFEST_TAG_SIZE]
+        if not hmac.compare_digest(manifest_tag, wanted):
+            return Refusal.MANIFEST_MISMATCH
+        return self._describe(session_id, manifest_hash)
+
+    def _describe(self, session_id: bytes, manifest_hash: Digest32) -> Session:
+        return Session(
+            id=session_id,
+            nonce=Nonce(self._mac(b"nonce", session_id, manifest_hash)),
+            manifest_hash=manifest_hash,
+            expires_at=_LAYOUT.unpack(session_id)[0],
+        )
+
+    def _mac(self, *parts: bytes) -> bytes:
+        framed = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+        return hmac.digest(self._key.reveal(), b"krunpy session v1" + framed, "sha256")
+
+
+def was_used(connection: sqlite3.Connection, session: Session) -> bool:
+    """Return whether an attempt has used the session. Only `use_session` decides a race."""
+    row = connection.execute("SELECT 1 FROM used_sessions WHERE id=?", (session.id,)).fetchone()
+    return row is not None
+
+
+def use_session(connection: sqlite3.Connection, session: Session, *, now_s: int) -> bool:
+    """Use a session up; return whether this caller is the first. One caller is, ever.
+
+    Used sessions are forgotten TTL_S after they expired: clocks of servers that share a store may differ.
     """
-    connection.execute("DELETE FROM sessions WHERE expires_at<=?", (now_s - limits.ttl_s,))
-    is_open = "used=0 AND expires_at>?"
-    (count,) = connection.execute(f"SELECT count(*) FROM sessions WHERE {is_open}", (now_s,)).fetchone()  # noqa: S608
-    (of_address,) = connection.execute(
-        f"SELECT count(*) FROM sessions WHERE {is_open} AND remote=?",  # noqa: S608
-        (now_s, remote),
-    ).fetchone()
-    if count >= limits.open_sessions or of_address >= limits.open_sessions_of_an_address:
-        raise BusyError("cannot open a session", why=f"{count} sessions are open, {of_address} of {remote}")
-    connection.execute(
-        f"DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE NOT ({is_open})"  # noqa: S608
-        " ORDER BY expires_at DESC LIMIT -1 OFFSET ?)",
-        (now_s, limits.open_sessions * _ROWS_PER_SESSION),
+    connection.execute("DELETE FROM used_sessions WHERE expires_at<=?", (now_s - TTL_S,))
+    found = connection.execute(
+        "INSERT OR IGNORE INTO used_sessions VALUES (?,?)", (session.id, session.expires_at)
     )
-    session = Session(
-        id=secrets.token_bytes(SESSION_SIZE),
-        nonce=Nonce(secrets.token_bytes(Nonce.size)),
-        manifest_hash=manifest_hash,
-    )
-    connection.execute(
-        "INSERT INTO sessions (id,nonce,manifest_hash,remote,expires_at) VALUES (?,?,?,?,?)",
-        (session.id, session.nonce, manifest_hash, remote, now_s + limits.ttl_s),
-    )
-    return session
-
-
-def consume_session(connection: sqlite3.Connection, session_id: bytes, *, now_s: int) -> Session | Refusal:
-    """Return the session and mark it used, or the reason why it cannot be used. One caller gets it, ever."""
-    row = connection.execute(
-        "UPDATE sessions SET used=1 WHERE id=? AND used=0 AND expires_at>? RETURNING nonce,manifest_hash",
-        (session_id, now_s),
-    ).fetchone()
-    if row is not None:
-        return Session(id=session_id, nonce=Nonce(row["nonce"]), manifest_hash=Digest32(row["manifest_hash"]))
-    row = connection.execute("SELECT used FROM sessions WHERE id=?", (session_id,)).fetchone()
-    if row is None:
-        return Refusal.SESSION_UNKNOWN
-    return Refusal.SESSION_USED if row["used"] else Refusal.SESSION_EXPIRED
+    return found.rowcount == 1

@@ -7,6 +7,7 @@ row cannot be moved to another workload. This module touches no file.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,13 @@ _FORM = b"\x01"  # AES-256-GCM
 class Vault:
     """Seals and opens disk keys under one key-encryption key."""
 
-    __slots__ = ("_cipher", "name")
+    __slots__ = ("_cipher", "name", "session_key")
 
     def __init__(self, kek: Secret) -> None:
+        """Take the key of 32 bytes. session_key: made from it, for `sessions.Challenger`."""
         self._cipher = AESGCM(kek.reveal())
+        # a kek makes no other HMAC: sessions and disk keys do not meet
+        self.session_key = Secret(hmac.digest(kek.reveal(), b"krunpy session key v1", "sha256"))
         self.name = hashlib.sha256(b"krunpy key-encryption key name v1" + kek.reveal()).digest()[:16]
 
     def seal(self, disk_key: Secret, *, workload: str, manifest_hash: Digest32) -> bytes:

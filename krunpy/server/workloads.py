@@ -15,12 +15,14 @@ from krunpy.core.errors import StateError
 from krunpy.core.octets import Digest32
 from krunpy.formats.narrow import Fields
 from krunpy.server.documents import encode_document
+from krunpy.server.reference import parse_reference_value
 from krunpy.server.refusals import Refusal
-from krunpy.server.registration import MAX_REFERENCE_VALUES, ReferenceValue, parse_reference_value
+from krunpy.server.registration import MAX_REFERENCE_VALUES
 
 if TYPE_CHECKING:
     import sqlite3
 
+    from krunpy.server.reference import ReferenceValue
     from krunpy.server.registration import Registration
     from krunpy.server.vault import Vault
 
@@ -28,13 +30,16 @@ ENDED_KEPT = 1000  # ended, revoked and expired workloads that stay for show
 _USABLE = "status='active' AND (expires_at=0 OR expires_at>:now)"
 _COLUMNS = (
     "id,manifest_hash,manifest,sealed_key,reference_values,policy,status,uses_left,released,"
-    "created_at,updated_at,expires_at"
+    "created_at,updated_at,expires_at,requires_hardware"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One row. status: active, ended, revoked or expired. uses_left: None for unlimited. Times: seconds."""
+    """One row. status: active, ended, revoked or expired. uses_left: None for unlimited. Times: seconds.
+
+    requires_hardware: the key is released to hardware alone, whatever the server's mode.
+    """
 
     id: str
     manifest_hash: Digest32
@@ -48,6 +53,7 @@ class Workload:
     created_at: int
     updated_at: int
     expires_at: int
+    requires_hardware: bool
 
     def find_refusal(self) -> Refusal | None:
         """Return why nothing is released to this workload, or None."""
@@ -80,8 +86,12 @@ def find_by_manifest(
 
 def find_hardware_only(connection: sqlite3.Connection) -> str | None:
     """Return the id of a workload with a key that only hardware may have, or None."""
-    rows = connection.execute("SELECT id,manifest FROM workloads WHERE status='active' AND sealed_key<>x''")
+    rows = connection.execute(
+        "SELECT id,manifest,requires_hardware FROM workloads WHERE status='active' AND sealed_key<>x''"
+    )
     for row in rows:
+        if row["requires_hardware"]:
+            return str(row["id"])
         # canonical JSON: this key stands once, and in no string without backslashes; reading them whole takes long
         tees = bytes(row["manifest"]).partition(b'"tees":[')[2].partition(b"]")[0]
         if b'"software"' not in tees:
@@ -202,20 +212,22 @@ def _require_same(known: Workload, registration: Registration, vault: Vault) -> 
 
 
 def _add(connection: sqlite3.Connection, known: Workload, registration: Registration, *, now_s: int) -> None:
-    values = {(value.tee, value.launch_digest): value for value in known.reference_values}
+    values = {(value.tee, value.name): value for value in known.reference_values}
     for value in registration.reference_values:
-        values.pop((value.tee, value.launch_digest), None)  # the newest goes to the end
-        values[value.tee, value.launch_digest] = value
+        values.pop((value.tee, value.name), None)  # the newest goes to the end
+        values[value.tee, value.name] = value
     is_unlimited = known.uses_left is None or registration.uses == 0
     expiries = (known.expires_at, _expiry(registration, now_s))
     connection.execute(
-        "UPDATE workloads SET reference_values=?,policy=?,uses_left=?,expires_at=?,updated_at=? WHERE id=?",
+        "UPDATE workloads SET reference_values=?,policy=?,uses_left=?,expires_at=?,updated_at=?,"
+        "requires_hardware=requires_hardware OR ? WHERE id=?",
         (
             _encode_values(list(values.values())[-MAX_REFERENCE_VALUES:]),
             encode_document(registration.policy or known.policy),
             None if is_unlimited else (known.uses_left or 0) + registration.uses,
             0 if 0 in expiries else max(expiries),
             now_s,
+            registration.requires_hardware,
             known.id,
         ),
     )
@@ -224,7 +236,7 @@ def _add(connection: sqlite3.Connection, known: Workload, registration: Registra
 def _start(connection: sqlite3.Connection, registration: Registration, vault: Vault, *, now_s: int) -> None:
     workload = registration.manifest.workload
     connection.execute(
-        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,'active',?,0,?,?,?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,'active',?,0,?,?,?,?)",  # noqa: S608
         (
             workload,
             registration.manifest_hash,
@@ -236,6 +248,7 @@ def _start(connection: sqlite3.Connection, registration: Registration, vault: Va
             now_s,
             now_s,
             _expiry(registration, now_s),
+            registration.requires_hardware,
         ),
     )
 
@@ -267,4 +280,5 @@ def _from_row(row: sqlite3.Row, now_s: int) -> Workload:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],
+        requires_hardware=bool(row["requires_hardware"]),
     )

@@ -13,7 +13,8 @@ from typing import Any
 
 from krunpy.core.octets import Nonce
 from krunpy.server.app import make_app
-from krunpy.server.broker import Broker, Mode, open_broker
+from krunpy.server.broker import Broker, open_broker
+from krunpy.server.mode import Mode
 from krunpy.server.refusals import MESSAGES, Refusal
 from krunpy.server.verifier import make_appraiser
 from krunpy.tee.authority import Authority, open_authority

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 _PROGRAM = """
 import json, sys
-from krunpy.server.broker import Mode
+from krunpy.server.mode import Mode
 from krunpy.server.listening import ServerOptions
 from krunpy.server.run import run_server
+from krunpy.server.trust import SimulatedRoot
 options = json.loads(sys.argv[1])
 options["mode"] = Mode(options["mode"])
+if options.get("simulated_root"):
+    options["simulated_root"] = SimulatedRoot(**options["simulated_root"])
 run_server(ServerOptions(**options))
 """
 
@@ -30,7 +35,13 @@ class Serving:
 
 @contextlib.contextmanager
 def serve(data_dir: str, **options):
-    """Run a server process on a free port until the block ends, in mode production unless told otherwise."""
+    """Run a server process on a free port until the block ends, in mode production unless told otherwise.
+
+    simulated_root: a path, of a certificate in DER; it is pinned as it is now.
+    """
+    if path := options.pop("simulated_root", ""):
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        options["simulated_root"] = {"path": path, "sha256": digest}
     ready_read, ready_write = os.pipe()
     parent_read, parent_write = os.pipe()
     arguments = {

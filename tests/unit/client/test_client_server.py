@@ -9,12 +9,10 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from krunpy.client.exchange import MAX_RESPONSE, Request, parse_response, parse_url
-from krunpy.client.server import RefusedError, Registration, ServerClient
-from krunpy.core.errors import BrokerError, EvidenceError, FormatError, UsageError
+from krunpy.client.exchange import MAX_RESPONSE, Request
+from krunpy.client.server import RefusedError, Registration, ServerClient, ServerStateError
+from krunpy.core.errors import BrokerError, EvidenceError, UsageError
 from krunpy.core.octets import Digest32, Nonce, PublicKey32, Secret
 from tests.fakes.broker import DISK_KEY, make_authority, make_registration
 from tests.fakes.guest import FakeGuest, launch, make_manifest
@@ -80,6 +78,16 @@ def _register(client, authority, manifest, **changes):
     )
 
 
+def _attest(client, guest, session):
+    return client.attest(
+        session=session,
+        tee="software",
+        guest_key=guest.public_key,
+        manifest_hash=guest.manifest_hash,
+        evidence=b"x",
+    )
+
+
 def test_the_whole_way_from_registration_to_release_over_loopback(development):
     client, authority = development
     info = client.info()
@@ -115,18 +123,22 @@ def test_a_refusal_is_an_evidence_error_with_the_id_of_its_record(development):
     guest = FakeGuest(make_manifest(client.info().key))
 
     with pytest.raises(RefusedError) as refused:
-        client.attest(
-            session="00" * 32,
-            tee="software",
-            guest_key=guest.public_key,
-            manifest_hash=guest.manifest_hash,
-            evidence=b"x",
-        )
+        _attest(client, guest, client.challenge(guest.manifest_hash).session)
 
     assert isinstance(refused.value, EvidenceError)
-    assert refused.value.code == "session-unknown"
-    assert client.show_attestation(refused.value.attestation)["error"] == "session-unknown"
+    assert refused.value.code == "workload-unknown"
+    assert client.show_attestation(refused.value.attestation)["error"] == "workload-unknown"
     assert refused.value.attestation in refused.value.next
+
+
+def test_a_refusal_without_a_record_is_an_evidence_error_as_well(development):
+    client, _ = development
+
+    with pytest.raises(RefusedError, match="session-unknown, no record was kept") as refused:
+        _attest(client, FakeGuest(make_manifest(client.info().key)), "00" * 32)
+
+    assert refused.value.exit_code == 3
+    assert "explain" not in refused.value.next
 
 
 def test_a_wrong_token_says_what_to_do(development):
@@ -139,11 +151,41 @@ def test_a_wrong_token_says_what_to_do(development):
     assert "admin.token" in failure.value.next
 
 
-def test_what_is_not_there_is_said_in_the_servers_words(development):
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.show_workload("none"),
+        lambda client: client.show_attestation("0" * 26),
+        lambda client: client.revoke("none"),
+    ],
+)
+def test_what_is_not_there_is_no_failure_to_reach_the_server(development, ask):
     client, _ = development
 
-    with pytest.raises(BrokerError, match="404, not-found"):
-        client.show_workload("none")
+    with pytest.raises(ServerStateError, match="there is no") as failure:
+        ask(client)
+
+    assert failure.value.exit_code == 1
+
+
+def test_a_conflict_with_what_is_stored_is_no_failure_to_reach_the_server(development):
+    client, authority = development
+    info = client.info()
+    _register(client, authority, make_manifest(info.key))
+
+    with pytest.raises(ServerStateError, match="active with manifest") as failure:
+        _register(client, authority, make_manifest(info.key, args=("other",)))
+
+    assert failure.value.exit_code == 1
+
+
+def test_a_server_without_that_path_is_not_a_krunpy_server():
+    body = json.dumps({"error": "no-such-path", "message": "there is no such path"}).encode()
+
+    with answering(_http(body, status="404 No")) as (url, _), pytest.raises(BrokerError) as failure:
+        ServerClient(url).info()
+
+    assert failure.value.exit_code == 5
 
 
 def test_a_server_that_is_not_there_is_a_broker_error_with_a_next_step():
@@ -256,32 +298,6 @@ def test_a_disk_key_or_token_does_not_travel_over_plain_http_to_another_machine(
             call()
 
 
-@pytest.mark.parametrize(
-    ("url", "is_private"),
-    [
-        ("http://127.0.0.1:1", True), ("http://localhost:1", True), ("http://[::1]:1", True),
-        ("https://kbs", True),
-        ("http://127.0.0.1.evil.example", False), ("http://localhost.evil.example", False),
-        ("http://10.0.0.1", False),
-        ("http://[::2]:1", False),
-    ],
-)  # fmt: skip
-def test_what_counts_as_this_machine(url, is_private):
-    assert parse_url(url).is_private is is_private
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "", "127.0.0.1:1", "ftp://x", "http://", "http://x:0", "http://x:99999", "http://user@x", "http://x/path",
-        "http://x\r\nHost: y", "unix:/x",
-    ],
-)  # fmt: skip
-def test_what_is_no_url_of_a_server_is_refused(url):
-    with pytest.raises(UsageError):
-        parse_url(url)
-
-
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a?b", "a b", "ü", "a\r\nb", "a" * 70])
 def test_a_name_that_is_no_name_is_not_put_into_a_path(name):
     with pytest.raises(UsageError):
@@ -309,21 +325,6 @@ def test_secrets_are_in_no_repr():
 
     assert "tokentoken" not in shown
     assert repr(DISK_KEY)[2:-1] not in shown
-
-
-@given(st.binary(max_size=400), st.booleans())
-def test_any_bytes_are_a_response_or_refused(data, has_ended):
-    with contextlib.suppress(FormatError):
-        parse_response(data, has_ended=has_ended)
-
-
-@given(st.binary(max_size=200), st.integers(0, 600))
-def test_a_response_is_complete_at_its_last_byte_and_not_before(body, cut):
-    whole = _http(body)
-
-    assert parse_response(whole, has_ended=False).body == body
-    if cut < len(whole):
-        assert parse_response(whole[:cut], has_ended=False) is None
 
 
 @pytest.mark.parametrize("name", ["server", "relay"])

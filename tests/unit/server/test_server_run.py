@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from krunpy.core.errors import HostError, UsageError
-from krunpy.server.broker import Mode
+from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.server.listening import ServerOptions, describe_url, open_listener
+from krunpy.server.log import EventLog
+from krunpy.server.mode import Mode
+from krunpy.server.trust import SimulatedRoot, load_simulated_root
 from tests.fakes.serving import serve
 
 
@@ -167,7 +171,7 @@ def test_https_works_with_a_certificate_of_ones_own(tmp_path):
         ({"host": "0.0.0.0", "mode": Mode.DEVELOPMENT, "allows_plain_http": True}, "simulated"),
         ({"host": "localhost"}, "wanted an address"),
         ({"tls_certificate": "a.pem"}, "both"),
-        ({"simulated_root": "root.pem"}, "wanted development"),
+        ({"simulated_root": SimulatedRoot(path="root.pem", sha256="00" * 32)}, "wanted development"),
     ],
 )
 def test_what_must_not_be_exposed_is_refused_before_the_port_is_open(tmp_path, options, told):
@@ -202,6 +206,52 @@ def test_what_is_safe_or_was_asked_for_by_name_is_served(tmp_path, options):
     options = ServerOptions(data_dir=str(tmp_path), port=0, **options)
     with open_listener(options) as listener:
         assert describe_url(options, listener).startswith("http://")
+
+
+def test_a_log_that_is_full_is_moved_aside_and_no_server_writes_without_end(tmp_path):
+    path = tmp_path / "server.log"
+    logs = [EventLog(str(path), limit=2000) for _ in range(2)]
+
+    for number in range(300):
+        logs[number % 2].note({"event": "attest", "number": number})
+
+    sizes = {file.name: file.stat().st_size for file in tmp_path.iterdir()}
+    assert set(sizes) == {"server.log", "server.log.1", "server.log.lock"}
+    assert max(sizes.values()) < 2000 + 2 * 50
+    numbers = [
+        json.loads(line)["number"]
+        for file in (tmp_path / "server.log.1", path)
+        for line in file.read_text().splitlines()
+    ]
+    assert sorted(numbers) == list(range(min(numbers), 300))
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_events_are_not_lost_when_threads_fill_the_log(tmp_path):
+    log = EventLog(str(tmp_path / "server.log"), limit=20_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: log.note({"number": number}), range(1500)))
+
+    kept = (tmp_path / "server.log.1").read_text() + (tmp_path / "server.log").read_text()
+    assert sorted(json.loads(line)["number"] for line in kept.splitlines()) == list(range(1500))
+
+
+def test_a_log_that_cannot_be_opened_is_an_error_by_name(tmp_path):
+    with pytest.raises(HostError, match="cannot open the log"):
+        EventLog(str(tmp_path / "missing" / "server.log"))
+
+
+def test_a_simulated_root_is_trusted_only_with_its_digest(tmp_path):
+    path = tmp_path / "root.der"
+    path.write_bytes(b"a certificate")
+    digest = hashlib.sha256(b"a certificate").hexdigest()
+    assert load_simulated_root(SimulatedRoot(path=str(path), sha256=digest)) == b"a certificate"
+
+    path.write_bytes(b"b certificate")
+
+    with pytest.raises(FormatError, match=f"wanted {digest}"):
+        load_simulated_root(SimulatedRoot(path=str(path), sha256=digest))
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):

@@ -1,9 +1,15 @@
+# ruff: noqa: ARG001 - fixtures that are asked for their effect
 from __future__ import annotations
+
+import sqlite3
 
 import pytest
 
 from krunpy.core.errors import FormatError, HostError
+from krunpy.core.files import make_private_directory
 from krunpy.server.documents import parse_document
+from tests.fakes.broker import make_server
+from tests.fakes.guest import FakeGuest
 
 
 def test_a_change_that_cannot_be_committed_is_undone_and_the_next_one_works(server):
@@ -31,3 +37,55 @@ def test_a_number_that_json_cannot_hold_is_refused_and_not_a_failure_of_the_serv
 
     with pytest.raises(FormatError, match="not JSON"):
         parse_document(body)
+
+
+def test_a_file_that_is_no_store_is_a_clear_error(tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "store.sqlite3").write_bytes(b"not a database" * 1000)
+
+    with pytest.raises(HostError, match="SQLite says"):
+        make_server(str(tmp_path / "store"))
+
+
+def _make_old_store(path):
+    """A store as schema version 1 had it, with the columns that matter."""
+    from krunpy.server import database
+
+    new = database._SCHEMA.replace(
+        "CREATE TABLE used_sessions (id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;",
+        "CREATE TABLE sessions (id BLOB PRIMARY KEY, nonce BLOB, expires_at INTEGER) WITHOUT ROWID;",
+    )
+    old = new.replace("CREATE INDEX used_sessions_by_expiry ON used_sessions (expires_at);", "")
+    old = old.replace(", requires_hardware INTEGER NOT NULL", "")
+    with sqlite3.connect(path) as connection:
+        connection.executescript(old)
+        for name, tees in (("soft", b'["snp","software"]'), ("hard", b'["snp"]')):
+            connection.execute(
+                "INSERT INTO workloads VALUES (?,?,?,x'',?,?,'ended',NULL,0,1,1,0)",
+                (name, name.ljust(32).encode(), b'{"tees":' + tees + b"}", "[]", "{}"),
+            )
+        connection.execute("PRAGMA user_version=1")
+
+
+def test_a_store_of_an_earlier_krunpy_is_brought_up_to_date(tmp_path):
+    make_private_directory(str(tmp_path / "store"))
+    _make_old_store(tmp_path / "store" / "store.sqlite3")
+
+    server = make_server(str(tmp_path / "store"))
+
+    shown = {
+        name: server.admin("GET", f"/v1/workloads/{name}").json["require_hardware"]
+        for name in ("soft", "hard")
+    }
+    assert shown == {"soft": False, "hard": True}
+    guest = FakeGuest(server.make_manifest())
+    assert server.register(guest.manifest).status == 201
+    assert server.run_guest(guest).status == 200
+
+
+def test_a_store_of_a_later_krunpy_is_not_touched(server, tmp_path):
+    with sqlite3.connect(tmp_path / "store" / "store.sqlite3") as connection:
+        connection.execute("PRAGMA user_version=99")
+
+    with pytest.raises(HostError, match="seen schema version 99, wanted 2"):
+        make_server(str(tmp_path / "store"))

@@ -14,6 +14,8 @@ from krunpy.oci.annotations import PREPARED, require_no_own
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import load_document
 from krunpy.runtime.broker import open_broker
+from krunpy.runtime.handover import hand_over, take
+from krunpy.runtime.intake import require_engine_annotations
 from krunpy.runtime.planned import prepare_bundle
 from krunpy.runtime.prepare import load_key
 
@@ -30,27 +32,30 @@ def precreate(context: typer.Context) -> None:
     bundle = parse_bundle(raw, ".")
     require_no_own(bundle.annotations)
     settings = settings_of(context)
+    require_engine_annotations(bundle.annotations, lambda: settings)
+    config = cast("dict[str, object]", json.loads(raw))
     with open_broker(settings) as broker:
         prepared = prepare_bundle(settings, bundle, identity=broker.identity())
         if broker.may_register:
             broker.register(prepared, key=load_key(settings, prepared.image), uses=1)
-    config = cast("dict[str, object]", json.loads(raw))
-    config["annotations"] = {**dict(bundle.annotations), PREPARED: prepared.parsed.workload}
+            token = hand_over(settings, prepared.parsed.workload)
+            config["annotations"] = {**dict(bundle.annotations), PREPARED: token}
     json.dump(config, sys.stdout)
 
 
 @app.command()
 def poststop(context: typer.Context) -> None:
-    """Read the container's state on stdin and give back a use that its run did not take."""
+    """Read the container's state on stdin and end what was registered for it, if it never ran."""
     raw = sys.stdin.buffer.read(_LIMIT + 1)
     try:
         state = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise BundleError("cannot read the container's state", why="it is not JSON") from error
-    workload = _find_prepared(state) or _find_prepared(_load_config(state))
+    settings = settings_of(context)
+    workload = take(settings, _find_token(state) or _find_token(_load_config(state)))
     if not workload:
         return
-    with open_broker(settings_of(context)) as broker:
+    with open_broker(settings) as broker:
         if broker.may_register:
             broker.client.end_use(workload)
 
@@ -66,7 +71,7 @@ def _load_config(state: object) -> object:
         return None  # podman has removed it
 
 
-def _find_prepared(document: object) -> str:
+def _find_token(document: object) -> str:
     annotations = document.get("annotations") if isinstance(document, dict) else None
-    workload = annotations.get(PREPARED) if isinstance(annotations, dict) else None
-    return workload if isinstance(workload, str) else ""
+    token = annotations.get(PREPARED) if isinstance(annotations, dict) else None
+    return token if isinstance(token, str) else ""

@@ -14,6 +14,7 @@ from krunpy.runtime import container as files
 from krunpy.runtime.accepted import review_config
 from krunpy.runtime.container import load_container, load_containers
 from krunpy.runtime.host import list_processes
+from krunpy.runtime.setting import NOWHERE
 from krunpy.vmm.net import list_interfaces
 
 _LIMIT = 4 * 1024 * 1024  # bytes
@@ -27,7 +28,11 @@ def inspect(
     """Say for each setting of a container whether it holds in the guest, on the host only, or not at all."""
     container = _find(globals_of(context).state_root, name)
     config = _load_object(container, files.CONFIG)
-    settings = review_config(config)
+    lost = container.load_bytes(files.NO_LIMITS, _LIMIT).decode(errors="replace").splitlines()
+    settings = [
+        each._replace(where=NOWHERE, reason="the engine wants no cgroup") if each.name in lost else each
+        for each in review_config(config)
+    ]
     pid = container.record.pid if container.record else 0
     processes = list_processes(pid) if container.status() in ("created", "running") else []
     interfaces = _interfaces(config)

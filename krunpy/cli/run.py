@@ -39,6 +39,10 @@ MemoryOption = Annotated[
 PlainOption = Annotated[
     bool, typer.Option("--integrity-only", help="Protect the disk by dm-verity, do not encrypt it.")
 ]
+ClosedOption = Annotated[
+    bool,
+    typer.Option("--no-host-settings", help="The host may set neither the host name nor files of /etc."),
+]
 ReadOnlyOption = Annotated[bool, typer.Option("--read-only", help="No writable overlay over the root.")]
 TmpfsOption = Annotated[
     list[str] | None, typer.Option("--tmpfs", help="/PATH[:OPTIONS], a tmpfs in the guest.")
@@ -63,6 +67,7 @@ def read_plan(context: typer.Context) -> Plan:
         cpus=given["cpus"] if isinstance(given["cpus"], int) else 0,  # `measure` takes several counts
         memory_mib=given.get("memory", 0),
         integrity_only=given["integrity_only"],
+        no_host_settings=given["no_host_settings"],
         read_only=given["read_only"],
         tmpfs=tuple(given["tmpfs"] or ()),
         hostname=given["hostname"],
@@ -81,6 +86,7 @@ def run(
     cpus: CpusOption = 0,
     memory: MemoryOption = 0,
     integrity_only: PlainOption = False,
+    no_host_settings: ClosedOption = False,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",

@@ -27,7 +27,11 @@ TEXTS = {
 }
 LISTS = {"--env": "env", "-e": "env", "--tmpfs": "tmpfs"}
 NUMBERS = {"--cpus": "cpus", "--memory": "memory"}
-FLAGS = {"--integrity-only": "integrity_only", "--read-only": "read_only"}
+FLAGS = {
+    "--integrity-only": "integrity_only",
+    "--no-host-settings": "no_host_settings",
+    "--read-only": "read_only",
+}
 _MOST_CPUS = 64
 _MOST_DIGITS = 9
 
@@ -85,6 +89,7 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         cpus=int(numbers["cpus"]),
         memory_mib=int(numbers["memory"]),
         integrity_only="integrity_only" in flags,
+        no_host_settings="no_host_settings" in flags,
         read_only="read_only" in flags,
     )
     return Wanted(plan=plan, name=texts.get("name", ""))

@@ -74,15 +74,15 @@ def load_bounded(path: str, limit: int) -> bytes:
 
 
 @contextlib.contextmanager
-def lock(path: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold an advisory lock on a file (made if missing) while the block runs."""
+def lock(path: str, *, shared: bool = False) -> Iterator[int]:
+    """Hold an advisory lock on a file (made if missing) while the block runs, which is given its descriptor."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HostError(f"cannot lock {path}", why=_reason(error)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

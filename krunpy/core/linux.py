@@ -12,6 +12,7 @@ from krunpy.core.errors import HostError
 
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
 
 
 def unshare(flags: int) -> None:
@@ -33,6 +34,11 @@ def setns(descriptor: int, kind: int) -> None:
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send the caller a signal when its parent dies. Raises HostError."""
     _prctl(PR_SET_PDEATHSIG, number)
+
+
+def set_no_new_privileges() -> None:
+    """Keep the caller, and all that it executes, from gaining privileges by set-user-ID. Raises HostError."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, argument: int) -> None:

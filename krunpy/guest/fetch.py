@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 
 from krunpy.core.errors import HostError
 from krunpy.core.files import lock, make_private_directory
@@ -50,8 +51,8 @@ def _find_package() -> str:
 
 
 def _unpack(package: str, folder: str) -> str:
-    workspace = f"{folder}.{os.getpid()}.new"
-    make_private_directory(workspace)
+    make_private_directory(os.path.dirname(folder))
+    workspace = tempfile.mkdtemp(prefix=f"{package}.", suffix=".new", dir=os.path.dirname(folder))
     try:
         run(["apt-get", "download", "-qq", package], timeout_s=600, cwd=workspace)
         archives = [name for name in os.listdir(workspace) if name.endswith(".deb")]

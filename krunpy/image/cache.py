@@ -2,7 +2,7 @@
 
     images/ID/{disk.img,image.json}   a finished image; a shared lock on the directory says that it is in use
     index/KEY                         the ID that a source in one form was converted to
-    locks/KEY                         held while that source is converted
+    locks/KEY                         held while that source is converted, and gone when nobody does
     tmp/NAME/                         a draft, locked by its maker; a draft without a lock is removed
     lock                              held for moments: making, publishing and removing drafts
 
@@ -60,6 +60,25 @@ class ImageCache:
             return None
         self.touch(image)
         return image
+
+    @contextlib.contextmanager
+    def converting(self, key: str) -> Iterator[None]:
+        """Hold the lock on the conversion of a source; of several callers one at a time goes on.
+
+        Raises HostError if there can be no lock.
+        """
+        path = f"{self.directory}/locks/{key}"
+        is_ours = False
+        while not is_ours:
+            with lock(path) as descriptor:
+                # whoever held it before us has removed it: then another one may hold a new one of this name
+                is_ours = _is_at(descriptor, path)
+                if is_ours:
+                    try:
+                        yield
+                    finally:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path)
 
     def load(self, image_id: str) -> WorkloadImage:
         """Return an image by its full id.
@@ -175,7 +194,7 @@ class ImageCache:
         return tuple(removed)
 
     def _sweep_locks(self) -> None:
-        """Remove locks of conversions. Who opened one just before waits for nothing, and at worst works twice."""
+        """Remove locks that converters left who were killed."""
         for entry in os.scandir(f"{self.directory}/locks"):
             with contextlib.suppress(OSError), open(entry.path, "rb") as stream:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

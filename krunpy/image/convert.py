@@ -12,7 +12,6 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.files import lock
 from krunpy.formats.canonical import encode_canonical
 from krunpy.image.keys import DISK_KEY_SIZE, SALT_SIZE, derive_disk_key, identify_key
 from krunpy.image.workload import FORMAT_VERSION, WorkloadImage, derive_image_id, describe_config
@@ -74,7 +73,7 @@ def convert(
     image = cache.find(key)
     if image is not None:
         return image
-    with lock(f"{cache.directory}/locks/{key}"):
+    with cache.converting(key):
         image = cache.find(key)
         if image is not None:
             return image

@@ -1,6 +1,8 @@
 """The annotations that krunpy reads from config.json; any other name with its prefix is refused as misspelt.
 
-Annotations are host data: they size the machine and name the workload, they never loosen what is measured.
+Annotations are host data, and an image's come among them: sizes of the machine, and what makes a manifest stricter,
+may come from anybody. What names a workload or leaves its disk in the clear is the user's own word, on krunpy's command
+line or in its settings.
 """
 
 from __future__ import annotations
@@ -8,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.errors import BundleError
+from krunpy.core.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 PREFIX = "io.krunpy."
 CPUS = "io.krunpy.cpus"
@@ -20,6 +22,7 @@ WORKLOAD = "io.krunpy.workload"
 SOURCE = "io.krunpy.source"
 INTEGRITY_ONLY = "io.krunpy.integrity_only"
 TAMPER = "io.krunpy.tamper"
+NO_HOST_SETTINGS = "io.krunpy.no_host_settings"
 PREPARED = "io.krunpy.prepared"
 POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
 
@@ -41,10 +44,13 @@ MEANINGS: Mapping[str, str] = {
     WORKLOAD: "the ID under which the workload is registered",
     SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
     INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
-    PREPARED: "set by the precreate hook: the workload is registered under this ID",
+    NO_HOST_SETTINGS: "true: the manifest lets the host set neither the host name nor files of /etc",
+    PREPARED: "set by the precreate hook: names what it registered",
     TAMPER: "play a dishonest host; one of " + ", ".join(_TAMPERS),
 }
 _OWN = (SOURCE, TAMPER)
+# what the settings may leave to engines, and so to images: word of the setting -> annotation
+_ON_TRUST = {"integrity_only": INTEGRITY_ONLY, "workload": WORKLOAD}
 _RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
 _WORKLOAD_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_WORKLOAD = 63
@@ -59,6 +65,7 @@ class Wishes:
     workload: str | None = None
     source: str | None = None
     integrity_only: bool = False
+    no_host_settings: bool = False
     tamper: str | None = None
     prepared: str | None = None
 
@@ -81,6 +88,7 @@ def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
         workload=_take_workload(annotations),
         source=annotations.get(SOURCE),
         integrity_only=_take_choice(annotations, INTEGRITY_ONLY, ("true", "false")) == "true",
+        no_host_settings=_take_choice(annotations, NO_HOST_SETTINGS, ("true", "false")) == "true",
         prepared=annotations.get(PREPARED),
         tamper=_take_choice(annotations, TAMPER, _TAMPERS),
     )
@@ -98,6 +106,36 @@ def require_no_own(annotations: Mapping[str, object]) -> None:
                 f"cannot use annotation {name}",
                 why="only `krunpy run` and `krunpy quickstart` may set it: an image's annotations come here too",
                 next="run the source itself, with `krunpy run SOURCE`",
+            )
+
+
+def parse_trust(text: str) -> frozenset[str]:
+    """Return the annotations that the setting engine_annotations names, such as "workload,integrity_only".
+
+    Raises UsageError on any other word.
+    """
+    words = {word.strip() for word in text.split(",") if word.strip()}
+    if unknown := sorted(words - set(_ON_TRUST)):
+        raise UsageError(
+            "cannot use the setting engine_annotations",
+            why=f'seen "{unknown[0][:40]}", wanted some of {", ".join(_ON_TRUST)}',
+        )
+    return frozenset(_ON_TRUST[word] for word in words)
+
+
+def find_untrusted(annotations: Mapping[str, object]) -> list[str]:
+    """Return those that weaken or rename a workload: an image must not, if only by what an engine copies from it."""
+    return [name for name in _ON_TRUST.values() if name in annotations and annotations[name] != "false"]
+
+
+def require_trusted(annotations: Mapping[str, object], trusted: Collection[str], *, next: str) -> None:
+    """Refuse what `find_untrusted` finds beyond `trusted`. next: how to ask for it. Raises BundleError."""
+    for name in find_untrusted(annotations):
+        if name not in trusted:
+            raise BundleError(
+                f"cannot use annotation {name}",
+                why="whoever made the image could have set it: engines pass an image's annotations on as the user's",
+                next=next,
             )
 
 

@@ -11,7 +11,9 @@ import json
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from krunpy.core.errors import BundleError
+from krunpy.oci.annotations import NO_HOST_SETTINGS, POD_ROLE
 from krunpy.runtime.accepted_lists import (
+    review_annotations,
     review_capability_set,
     review_devices,
     review_mounts,
@@ -44,7 +46,6 @@ RULES: Mapping[str, Rule] = {
     "root.readonly": Rule(GUEST, _MEASURED),
     "hostname": Rule(GUEST, "handed over by the host if the manifest allows it"),
     "domainname": Rule(NOWHERE, "the guest has no NIS domain"),
-    "annotations": Rule(HOST, "shown by `state` and handed to hooks; io.krunpy.* size and name the machine"),
     "process.args": Rule(GUEST, _MEASURED),
     "process.env": Rule(GUEST, _MEASURED),
     "process.cwd": Rule(GUEST, _MEASURED),
@@ -117,6 +118,7 @@ RULES: Mapping[str, Rule] = {
 }
 _OBJECTS = frozenset(path.rpartition(".")[0] for path in RULES if "." in path) | {"process.capabilities"}
 _REVIEWS: Mapping[str, Review] = {
+    "annotations": review_annotations,
     "mounts": review_mounts,
     "linux.namespaces": review_namespaces,
     "linux.devices": review_devices,
@@ -131,7 +133,7 @@ _UNKNOWN = Rule(NOWHERE, "not a setting that krunpy knows")
 _DEFAULT_PERSONALITY = {"domain": "LINUX"}
 _MAX_DEPTH = 8
 _MAX_SHOWN = 8  # refused settings in one message
-_POD_ROLE = "io.kubernetes.cri-o.ContainerType"
+_HOST_SETTINGS = ("hostname", "mounts /etc/hosts", "mounts /etc/resolv.conf", "mounts /etc/hostname")
 
 
 def review_config(config: Mapping[str, object]) -> list[Setting]:
@@ -140,7 +142,16 @@ def review_config(config: Mapping[str, object]) -> list[Setting]:
     config: the decoded document; values of unexpected types are shown, never trusted.
     """
     settings = list(_review_object(config, ""))
+    annotations = config.get("annotations")
+    if isinstance(annotations, dict) and annotations.get(NO_HOST_SETTINGS) == "true":
+        settings = [_close(setting) for setting in settings]
     return [*settings, *_review_whole(config)]
+
+
+def _close(setting: Setting) -> Setting:
+    if setting.name not in _HOST_SETTINGS or setting.where == REFUSED:
+        return setting
+    return setting._replace(where=NOWHERE, reason="the manifest lets the host set nothing")
 
 
 def require_accepted(settings: Sequence[Setting], container_id: str) -> None:
@@ -182,7 +193,7 @@ def _review_value(path: str, value: object) -> Iterator[Setting]:
 def _review_whole(config: Mapping[str, object]) -> Iterator[Setting]:
     """Judge what more than one setting says together."""
     annotations = config.get("annotations")
-    role = annotations.get(_POD_ROLE) if isinstance(annotations, dict) else None
+    role = annotations.get(POD_ROLE) if isinstance(annotations, dict) else None
     if role in ("sandbox", "container"):
         yield Setting("pod", str(role), REFUSED, f"pods are {_NOT_YET}")
 

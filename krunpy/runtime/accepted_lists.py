@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from krunpy.oci.annotations import (
+    CPUS,
+    INTEGRITY_ONLY,
+    MEANINGS,
+    MEMORY_MIB,
+    NO_HOST_SETTINGS,
+    PREFIX,
+    WORKLOAD,
+)
 from krunpy.runtime.setting import GUEST, HOST, NOWHERE, REFUSED, Setting, shorten
 
 if TYPE_CHECKING:
@@ -15,6 +24,7 @@ if TYPE_CHECKING:
 
 _ID_LENGTH = 64  # hex digits of an engine's container ID
 _HEX = frozenset("0123456789abcdef")
+_OWN = "the guest's own"
 _HANDED_OVER = "its contents are handed over by the host if the manifest allows it"
 
 # What podman and docker bind into every container: destination -> file name, where it holds, reason.
@@ -23,17 +33,21 @@ _ENGINE_FILES: Mapping[str, tuple[str, str, str]] = {
     "/etc/hosts": ("hosts", GUEST, _HANDED_OVER),
     "/etc/hostname": ("hostname", GUEST, _HANDED_OVER),
     "/run/.containerenv": (".containerenv", NOWHERE, "it describes the host's engine"),
-    "/dev/shm": ("shm", GUEST, "the guest has its own; the host's is not shared"),  # noqa: S108
+    "/dev/shm": ("shm", GUEST, "the guest has its own, of the same size; the host's is not shared"),  # noqa: S108
 }
-# Kernel file systems that a container has of its own, by type -> destination prefix.
-_KERNEL_MOUNTS: Mapping[str, tuple[str, str, str]] = {
-    "proc": ("/proc", GUEST, "the guest's own"),
-    "sysfs": ("/sys", GUEST, "the guest's own"),
-    "devpts": ("/dev/pts", GUEST, "the guest's own"),
-    "mqueue": ("/dev/mqueue", GUEST, "the guest's own"),
-    "cgroup": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show"),
-    "cgroup2": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show"),
+# Kernel file systems that a container has of its own, by type: destination, where it holds, reason, and the options
+# with which the agent mounts it: images/guest/agent/rootfs.c
+_KERNEL_MOUNTS: Mapping[str, tuple[str, str, str, str]] = {
+    "proc": ("/proc", GUEST, _OWN, "rw nosuid nodev noexec"),
+    "sysfs": ("/sys", GUEST, _OWN, "ro nosuid nodev noexec"),
+    "devpts": ("/dev/pts", GUEST, _OWN, "rw nosuid noexec newinstance ptmxmode=0666 mode=0620 gid=5"),
+    "mqueue": ("/dev/mqueue", GUEST, _OWN, "rw nosuid nodev noexec"),
+    "cgroup": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show", ""),
+    "cgroup2": ("/sys/fs/cgroup", NOWHERE, "the guest has no cgroups to show", ""),
 }
+_OWN_DEV = "rw nosuid strictatime mode=755 size=65536k"
+_NAMESPACES = frozenset("cgroup ipc mount network pid time user uts".split())
+_MEASURED_ANNOTATIONS = (CPUS, MEMORY_MIB, WORKLOAD, INTEGRITY_ONLY, NO_HOST_SETTINGS)
 _INIT = "/run/podman-init"
 _SECRETS = "/run/secrets"
 _DEFAULT_SYSCTLS = {"net.ipv4.ping_group_range": "0 0"}  # containers.conf of podman 4 and 5
@@ -61,7 +75,11 @@ def review_mounts(path: str, value: object) -> Iterator[Setting]:
     for entry in value if isinstance(value, list) else []:
         mount = _read_mount(entry)
         where, reason = _review_mount(mount)
-        yield Setting(f"{path} {shorten(mount.destination)}", _shown_mount(mount), where, reason)
+        name = f"{path} {shorten(mount.destination)}"
+        yield Setting(name, _shown_mount(mount), where, reason)
+        lost = " ".join(_find_lost_options(mount)) if where == GUEST else ""
+        if lost:
+            yield Setting(f"{name} options", shorten(lost), NOWHERE, "the guest mounts it in its own way")
 
 
 def _read_mount(entry: object) -> _Mount:
@@ -75,10 +93,21 @@ def _read_mount(entry: object) -> _Mount:
     )
 
 
+def _find_lost_options(mount: _Mount) -> list[str]:
+    """Return the options of a file system that the agent mounts by itself, and without them."""
+    if mount.type in _KERNEL_MOUNTS:
+        given = _KERNEL_MOUNTS[mount.type][3]
+    elif mount.type == "tmpfs" and mount.destination == "/dev":
+        given = _OWN_DEV
+    else:
+        return []
+    return [word for word in mount.options if word not in given.split() and word not in _SAYS_NOTHING]
+
+
 def _review_mount(mount: _Mount) -> tuple[str, str]:
     is_bind = mount.type == "bind" or "bind" in mount.options or "rbind" in mount.options
     if mount.type in _KERNEL_MOUNTS and not is_bind:
-        destination, where, reason = _KERNEL_MOUNTS[mount.type]
+        destination, where, reason, _ = _KERNEL_MOUNTS[mount.type]
         if mount.destination == destination:
             return where, reason
         return REFUSED, f"a {mount.type} belongs at {destination}"
@@ -91,7 +120,7 @@ def _review_mount(mount: _Mount) -> tuple[str, str]:
 
 def _review_tmpfs(mount: _Mount) -> tuple[str, str]:
     if mount.destination == "/dev":
-        return GUEST, "the guest's own"
+        return GUEST, _OWN
     unknown = [word for word in mount.options if not is_tmpfs_option(word) and word not in _SAYS_NOTHING]
     if unknown:
         return REFUSED, f"{shorten(unknown[0])} is not an option that a tmpfs of the guest has"
@@ -133,11 +162,16 @@ def _shown_mount(mount: _Mount) -> str:
 
 def review_namespaces(path: str, value: object) -> Iterator[Setting]:
     """Yield what becomes of each namespace."""
+    seen: set[str] = set()
     for entry in value if isinstance(value, list) else []:
         fields = cast("dict[str, object]", entry) if isinstance(entry, dict) else {}
         kind, place = str(fields.get("type") or ""), str(fields.get("path") or "")
         name = f"{path} {shorten(kind)}"
-        if kind == "network":
+        if kind not in _NAMESPACES:
+            yield Setting(name, shorten(place or "new"), REFUSED, "Linux has no such namespace")
+        elif kind in seen:
+            yield Setting(name, shorten(place or "new"), REFUSED, "it is named twice")
+        elif kind == "network":
             yield Setting(name, shorten(place or "new"), NOWHERE, "the guest has no network yet")
         elif kind == "user":
             yield Setting(name, shorten(place or "new"), REFUSED, "user namespaces are not supported yet")
@@ -149,6 +183,21 @@ def review_namespaces(path: str, value: object) -> Iterator[Setting]:
             yield Setting(name, "new", HOST, "the machine has one of its own, and the guest its own kernel")
         else:
             yield Setting(name, "new", GUEST, "the guest has a kernel of its own")
+        seen.add(kind)
+
+
+def review_annotations(path: str, value: object) -> Iterator[Setting]:
+    """Yield what becomes of krunpy's annotations, one by one, and of all others together."""
+    items = {str(name): item for name, item in value.items()} if isinstance(value, dict) else {}
+    for name, item in items.items():
+        if name.startswith(PREFIX):
+            where = GUEST if name in _MEASURED_ANNOTATIONS else HOST
+            yield Setting(
+                f"{path} {shorten(name)}", shorten(str(item)), where, MEANINGS.get(name, "not known")
+            )
+    others = " ".join(name for name in items if not name.startswith(PREFIX))
+    if others:
+        yield Setting(path, shorten(others), HOST, "shown by `state` and handed to hooks")
 
 
 def review_devices(path: str, value: object) -> Iterator[Setting]:

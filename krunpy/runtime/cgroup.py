@@ -149,20 +149,30 @@ def join_cgroups(hierarchies: Sequence[Hierarchy], path: str, pid: int) -> None:
                 raise HostError(f"cannot join cgroup {procs}", why=why) from error
 
 
-def apply_limits(hierarchies: Sequence[Hierarchy], path: str, limits: Mapping[str, str]) -> None:
-    """Write limits, by file name as `cgroup_limits` makes them, where the hierarchy has that file.
+def apply_limits(
+    hierarchies: Sequence[Hierarchy], path: str, limits: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write limits, as `cgroup_limits` makes them, to those of their files that there are.
 
     Raises HostError if a limit holds nowhere: a limit is never dropped in silence.
     """
-    for name, value in limits.items():
-        places = [f"{hierarchy.directory}{path}/{name}" for hierarchy in hierarchies]
-        for place in places:
-            if os.path.exists(place):
-                try:
-                    _write(place, value)
-                except OSError as error:
-                    why = f"writing {value}: {(error.strerror or 'error').lower()}"
-                    raise HostError(f"cannot set limit {place}", why=why) from error
+    for setting, files in limits.items():
+        places = {
+            f"{each.directory}{path}/{name}": value for each in hierarchies for name, value in files.items()
+        }
+        found = {place: value for place, value in places.items() if os.path.exists(place)}
+        if not found:
+            raise HostError(
+                f"cannot set limit {setting}",
+                why=f"no cgroup here has {' or '.join(files)}",
+                next="run without this limit, or have the cgroup controller made available",
+            )
+        for place, value in found.items():
+            try:
+                _write(place, value)
+            except OSError as error:
+                why = f"writing {value}: {(error.strerror or 'error').lower()}"
+                raise HostError(f"cannot set limit {place}", why=why) from error
 
 
 def kill_members(directories: Sequence[str]) -> None:

@@ -71,8 +71,10 @@ def spawn_launcher(
     return Child(pid, output)
 
 
-def spawn_machine(argv: Sequence[str], descriptors: Sequence[int]) -> Child:
+def spawn_machine(argv: Sequence[str], descriptors: Sequence[int], groups: Sequence[int]) -> Child:
     """Start the machine; {fd0}, {fd1}... in argv become the descriptors' numbers. They are closed here.
+
+    It runs as a user of its own, with `groups` for the devices that it opens.
 
     Raises FormatError if argv names a descriptor that is not there.
     """
@@ -81,7 +83,14 @@ def spawn_machine(argv: Sequence[str], descriptors: Sequence[int]) -> Child:
             raise FormatError("cannot start the machine", why=f"{len(argv)} arguments, or no absolute path")
         named = [_PLACE.sub(lambda match: _number(match, descriptors), argument) for argument in argv]
         output, their_output = os.pipe()
-        pid = spawn(named, environment=machine_environment(), output=their_output, at={}, as_is=descriptors)
+        pid = spawn(
+            named,
+            environment=machine_environment(),
+            output=their_output,
+            at={},
+            as_is=descriptors,
+            groups=groups,
+        )
         os.close(their_output)
     finally:
         for descriptor in descriptors:

@@ -21,6 +21,7 @@ ANNOTATIONS = "annotations.json"
 CONFIG = "config.json"  # the bytes that `create` reviewed
 HOOKS = "hooks.json"  # only if there are hooks for `start` or `delete`
 CGROUPS = "cgroups"  # directories that `create` made, one a line, parents first
+NO_LIMITS = "no-limits"  # settings that hold nowhere, because the engine wants no cgroup; one a line
 AFTERMATH = "aftermath"  # a path: where a failure after the release is kept as well, for `krunpy explain`
 FAILURE = "failure.json"  # why no workload ran, or why it ended without a status
 TIMINGS = "timings.json"

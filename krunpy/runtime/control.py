@@ -65,6 +65,15 @@ class Message:
             raise FormatError(f"cannot read a {self.kind} message", why=f'"{name}" is no list of strings')
         return cast("list[str]", value)
 
+    def numbers(self, name: str) -> list[int]:
+        """Return a member that is a list of numbers from 0 to 2^32-1. Raises FormatError."""
+        value = self.fields.get(name)
+        if not isinstance(value, list) or not all(
+            type(item) is int and 0 <= item < 1 << 32 for item in value
+        ):
+            raise FormatError(f"cannot read a {self.kind} message", why=f'"{name}" is no list of numbers')
+        return cast("list[int]", value)
+
 
 def make_pair(kind: int) -> tuple[_socket.socket, _socket.socket]:
     """Return two connected local sockets of a kind (SOCK_SEQPACKET, SOCK_STREAM), closed on exec."""

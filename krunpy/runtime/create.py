@@ -71,7 +71,10 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
     write_file(f"{directory}/{files.CGROUPS}", "".join(f"{name}\n" for name in ours).encode())
     made = cgroup.make_cgroups(hierarchies, path)
     try:
-        cgroup.apply_limits(hierarchies, path, intake.cgroup_limits)
+        if request.cgroup_manager != DISABLED:
+            cgroup.apply_limits(hierarchies, path, intake.cgroup_limits)
+        elif intake.cgroup_limits:
+            write_file(f"{directory}/{files.NO_LIMITS}", "\n".join(intake.cgroup_limits).encode())
         newborn = fork_shim(
             directory,
             [*request.launcher, directory],

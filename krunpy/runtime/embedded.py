@@ -5,6 +5,7 @@ Its store is shared by every embedded server of this installation; it ends with 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 URL_IN_MANIFEST = "embedded:"  # the port differs from run to run; the key is what identifies the server
 KEY_SIZE = 32  # bytes of an Ed25519 private key
 READY_TIMEOUT_S = 60.0  # the first start makes keys
+LOG_FILE = "server.log"
+LOG_LIMIT = 4 * 1024 * 1024  # bytes at a start; there are at most two logs, and what one run adds
 _TOKEN_LIMIT = 4096  # bytes
 _BLANK, _DELETE = 0x20, 0x7F  # what is between is printable
 _MESSAGES_LIMIT = 4096  # bytes
@@ -79,6 +82,7 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
     Connections made before it is ready wait in the socket's queue. What it says on standard error is kept for
     `wait_until_ready`: an error of a server that nobody needed is not the user's.
     """
+    bound_log(os.path.join(store_of(settings), LOG_FILE))
     messages = os.memfd_create("krunpy-server", os.MFD_CLOEXEC)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     stop_read, stop_write = os.pipe()
@@ -119,6 +123,13 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
         _ready=ready_read,
         _messages=messages,
     )
+
+
+def bound_log(path: str) -> None:
+    """Put a log that has grown beyond LOG_LIMIT aside, in the place of the one that was put aside before."""
+    with contextlib.suppress(OSError):  # there is none, or another start was faster
+        if os.stat(path).st_size > LOG_LIMIT:
+            os.rename(path, f"{path}.1")
 
 
 def authority_directory(settings: Settings) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError
 from krunpy.formats.names import CAPABILITIES, RLIMITS
-from krunpy.oci.annotations import parse_annotations, require_no_own
+from krunpy.oci.annotations import (
+    WORKLOAD,
+    find_untrusted,
+    parse_annotations,
+    parse_trust,
+    require_no_own,
+    require_trusted,
+)
 from krunpy.oci.bundle import Bundle, parse_bundle
 from krunpy.oci.document import load_document, parse_document
 from krunpy.runtime.accepted import port_settings, require_accepted, review_config
@@ -20,8 +27,9 @@ from krunpy.runtime.ports import find_inherited_ports
 from krunpy.runtime.setting import REFUSED, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from krunpy.core.settings import Settings
     from krunpy.oci.config import Process
 
 STAGES_LATER = ("poststart", "poststop")
@@ -60,7 +68,7 @@ class Intake:
 
     raw: bytes
     bundle: Bundle
-    cgroup_limits: Mapping[str, str]
+    cgroup_limits: Mapping[str, Mapping[str, str]]  # as `limits.cgroup_limits` makes them
     oom_score_adj: int | None
     later_hooks: Mapping[str, object]  # as config.json has them, for `start` and `delete`
 
@@ -82,6 +90,7 @@ def take_in(request: Request) -> Intake:
     bundle = parse_bundle(raw, request.bundle)
     if not request.is_own_bundle:
         require_no_own(bundle.annotations)
+        require_engine_annotations(bundle.annotations, lambda: _load_settings(request))
     wishes = parse_annotations(bundle.annotations)
     process = bundle.process
     if process is None:
@@ -97,6 +106,28 @@ def take_in(request: Request) -> Intake:
         oom_score_adj=process.oom_score_adj,
         later_hooks={stage: hooks[stage].value for stage in STAGES_LATER if hooks[stage].value},
     )
+
+
+def _load_settings(request: Request) -> Settings:
+    from krunpy.core.settings import load_settings  # hardly any `create` needs them
+
+    return load_settings(request.environment)
+
+
+def require_engine_annotations(annotations: Mapping[str, object], load: Callable[[], Settings]) -> None:
+    """Refuse annotations of an engine that weaken or rename a workload, unless the settings leave them to engines.
+
+    Where nobody can register, a name is no more than a question: the server knows the manifest that belongs to it.
+
+    load: reads the settings; only called if there is such an annotation. Raises BundleError, or as it does.
+    """
+    if not find_untrusted(annotations):
+        return
+    settings = load()
+    trusted = set(parse_trust(settings.engine_annotations))
+    if settings.server_url and not settings.token_file:
+        trusted.add(WORKLOAD)
+    require_trusted(annotations, trusted, next="name it in the setting engine_annotations of krunpy.toml")
 
 
 def _require_known(process: Process) -> None:

@@ -30,6 +30,7 @@ from krunpy.runtime.broker import Broker, open_broker
 from krunpy.runtime.container import AFTERMATH, CONFIG, load_container, write_file
 from krunpy.runtime.embedded import authority_directory
 from krunpy.runtime.engine_files import load_engine_files
+from krunpy.runtime.handover import is_waiting, take
 from krunpy.runtime.limits import choose_memory_mib
 from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
 from krunpy.runtime.prepare import (
@@ -147,6 +148,7 @@ def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: in
         "kind": "vm",
         "argv": list(request.argv),
         "fds": len(request.descriptors),
+        "groups": list(request.groups),
     }
     control.send_message(job.shim, fields, request.descriptors)
     os.close(control.GUEST_FD)
@@ -168,6 +170,7 @@ def _attest(
     prepared = complete(drafted, cpus=_cpus(job))
     registering = _Background(lambda: _register(job, broker, prepared))
     server: WatchedServer | None = None
+    has_use = False
     digest = prepared.digest
     try:
         tee, digest = measure_loaded(
@@ -179,13 +182,13 @@ def _attest(
         _keep_description(job, prepared, payload, digest.hex())
         job.clock.step("measure", digest.hex()[:16])
         stdin_is_empty = _await_start(job.shim)
-        registering.join()
+        has_use = registering.join() or _take_prepared(job, broker)
         job.clock.step("register", prepared.parsed.workload)
         server = WatchedServer(broker.client)
         _converse(job, server, channel, tee, stdin_is_empty=stdin_is_empty)
     except KrunpyError as error:
         # a use that was taken is not given back: it would be another run's
-        if registering.was_done() and not (server and server.may_have_released):
+        if (has_use or registering.was_done()) and not (server and server.may_have_released):
             _give_back(broker, prepared.parsed.workload)
         if isinstance(error, HostError) and digest != prepared.digest:
             error.add_note("what the machine loaded is not what was registered: it may not be able to boot")
@@ -194,9 +197,22 @@ def _attest(
 
 def _register(job: Job, broker: Broker, prepared: Prepared) -> bool:
     """Register for one run; return whether that was done: it is not without a token, or if the hook did it."""
-    if not broker.may_register or job.wishes.prepared == prepared.parsed.workload:
+    waits = is_waiting(job.settings, job.wishes.prepared, prepared.parsed.workload)
+    if not broker.may_register or waits:
         return False
     broker.register(prepared, key=load_key(job.settings, prepared.image), uses=1)
+    return True
+
+
+def _take_prepared(job: Job, broker: Broker) -> bool:
+    """Take the use that the hook registered, now that the container was started; return whether there is one.
+
+    Raises StateError if the poststop hook was faster.
+    """
+    if not broker.may_register:
+        return False
+    if not take(job.settings, job.wishes.prepared):
+        raise StateError("cannot launch the machine", why="the container's registration was ended meanwhile")
     return True
 
 
@@ -221,7 +237,9 @@ def _converse(
         tamper=job.wishes.tamper or "",
         said_hello=lambda: job.clock.step("launch"),
     )
-    host = HostSettings(hostname=job.bundle.hostname, etc=load_engine_files(job.bundle.mounts))
+    host = HostSettings()
+    if not job.wishes.no_host_settings:
+        host = HostSettings(hostname=job.bundle.hostname, etc=load_engine_files(job.bundle.mounts))
     attested = conversation.hold(host.encode(stdin_is_empty=stdin_is_empty))
     for note in attested.notes:
         control.send_message(job.shim, {"kind": "note", "text": note})

@@ -17,30 +17,31 @@ _MOST_MEMORY_MIB = 1 << 20
 LEAST_MEMORY_MIB = 128  # below that no guest boots
 
 
-def cgroup_limits(resources: Mapping[str, object]) -> dict[str, str]:
-    """Return cgroup file name -> value for the pids and cpu limits of a validated linux.resources."""
-    limits: dict[str, str] = {}
+def cgroup_limits(resources: Mapping[str, object]) -> dict[str, dict[str, str]]:
+    """Return setting -> cgroup file name -> value, for the pids and cpu limits of a validated linux.resources.
+
+    The files of one setting are alternatives; a limit that does not limit is left out.
+    """
+    limits: dict[str, dict[str, str]] = {}
     pids = _number(_object(resources, "pids"), "limit")
-    if pids is not None:
-        limits["pids.max"] = str(pids) if pids > 0 else "max"
+    if pids is not None and pids > 0:
+        limits["pids.limit"] = {"pids.max": str(pids)}
     cpu = _object(resources, "cpu")
     shares = _number(cpu, "shares")
     if shares:
-        limits["cpu.shares"] = str(shares)
-        limits["cpu.weight"] = str(min(10_000, max(1, 1 + (shares - 2) * 9999 // 262142)))
+        weight = min(10_000, max(1, 1 + (shares - 2) * 9999 // 262142))
+        limits["cpu.shares"] = {"cpu.shares": str(shares), "cpu.weight": str(weight)}
     period, quota = _number(cpu, "period"), _number(cpu, "quota")
+    shown = {"cpu.max": f"{quota if quota and quota > 0 else 'max'} {period or _DEFAULT_PERIOD}"}
     if period:
-        limits["cpu.cfs_period_us"] = str(period)
-    if quota:
-        limits["cpu.cfs_quota_us"] = str(quota)
-    if period or quota:
-        shown = str(quota) if quota and quota > 0 else "max"
-        limits["cpu.max"] = f"{shown} {period or _DEFAULT_PERIOD}"
-    for name, file in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
+        limits["cpu.period"] = {"cpu.cfs_period_us": str(period), **shown}
+    if quota and quota > 0:
+        limits["cpu.quota"] = {"cpu.cfs_quota_us": str(quota), **shown}
+    for name in ("cpus", "mems"):
         value = cpu.get(name)
         if isinstance(value, str) and value:
-            limits[file] = value
-    return limits
+            limits[f"cpu.{name}"] = {f"cpuset.{name}": value}
+    return {f"linux.resources.{name}": files for name, files in limits.items()}
 
 
 def choose_memory_mib(*, limit: int | None, wish: int | None, default: int) -> int:

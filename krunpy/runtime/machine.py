@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from krunpy.vmm.device import DEVICE, find_group
 from krunpy.vmm.files import make_sealed_file, read_sealed_file
 from krunpy.vmm.qemu import build_argv, require_qemu
 from krunpy.vmm.spec import Accel, VmSpec
@@ -71,10 +72,14 @@ def measure_loaded(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineRequest:
-    """What the shim is asked to start: argv with placeholders, the files they stand for, and those to keep open."""
+    """What the shim is asked to start: argv with placeholders, the files they stand for, and those to keep open.
+
+    groups: the only ones that the machine's user is in: those of the devices that it opens by name.
+    """
 
     argv: tuple[str, ...]
     descriptors: tuple[int, ...]
+    groups: tuple[int, ...]
 
 
 def make_machine_request(  # noqa: PLR0913 - all keyword-only
@@ -87,7 +92,10 @@ def make_machine_request(  # noqa: PLR0913 - all keyword-only
     disk_fd: int,
     kept: Sequence[int] = (),
 ) -> MachineRequest:
-    """Return the request. kept: descriptors that live as long as the machine, the cache's hold on the image."""
+    """Return the request. kept: descriptors that live as long as the machine, the cache's hold on the image.
+
+    Raises HostError if a device is needed that only root may open.
+    """
     descriptors = (files.firmware, files.kernel, files.initrd, channel_fd, disk_fd, *kept)
     spec = VmSpec(
         accel=accel,
@@ -100,7 +108,12 @@ def make_machine_request(  # noqa: PLR0913 - all keyword-only
         channel_fd=3,
         disk_fd=4,
     )
-    return MachineRequest(argv=tuple(build_argv(spec, require_qemu())), descriptors=descriptors)
+    group = find_group(DEVICE) if accel is Accel.KVM else None
+    return MachineRequest(
+        argv=tuple(build_argv(spec, require_qemu())),
+        descriptors=descriptors,
+        groups=() if group is None else (group,),
+    )
 
 
 def open_disk(path: str) -> int:

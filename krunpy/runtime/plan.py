@@ -52,6 +52,7 @@ class Plan:
     tmpfs: tuple[str, ...] = ()
     read_only: bool = False
     integrity_only: bool = False
+    no_host_settings: bool = False
     memory_mib: int = 0
     cpus: int = 0
     workload: str = ""
@@ -63,10 +64,15 @@ def make_config(plan: Plan) -> dict[str, object]:
 
     Raises UsageError if nothing says what to run, BundleError if the source is not what it should be.
     """
+    if plan.hostname and plan.no_host_settings:
+        raise UsageError(
+            "cannot use --hostname with --no-host-settings", why="the host would set it", next="leave one out"
+        )
     config = _load_bundle_config(plan) if _is_bundle(plan.source) else _make_image_config(plan)
     given = config.get("annotations")
     annotations = dict(cast("dict[str, str]", given)) if isinstance(given, dict) else {}
     names.require_no_own(annotations)
+    names.require_trusted(annotations, (), next="run the bundle with --workload or --integrity-only instead")
     config["annotations"] = annotations | _make_annotations(plan)
     return config
 
@@ -205,6 +211,7 @@ def _make_annotations(plan: Plan) -> dict[str, str]:
     wanted = {
         names.SOURCE: "" if _is_bundle(plan.source) else describe_source(plan.source),
         names.INTEGRITY_ONLY: "true" if plan.integrity_only else "",
+        names.NO_HOST_SETTINGS: "true" if plan.no_host_settings else "",
         names.MEMORY_MIB: str(plan.memory_mib or ""),
         names.CPUS: str(plan.cpus or ""),
         names.WORKLOAD: plan.workload,

@@ -18,10 +18,12 @@ from krunpy.formats.manifest import (
     TmpfsMount,
     encode_manifest,
 )
+from krunpy.oci.annotations import parse_annotations
 from krunpy.runtime.accepted_lists import is_tmpfs_option
+from krunpy.runtime.shm import find_shm_mount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from krunpy.formats.disk import Disk
     from krunpy.oci.bundle import Bundle
@@ -55,6 +57,7 @@ def make_manifest(
     workload: its id; empty for one derived from the manifest itself. Raises FormatError if a value cannot be
     in a manifest.
     """
+    is_closed = parse_annotations(bundle.annotations).no_host_settings
     manifest = Manifest(
         workload=workload or "unnamed",
         disk=disk,
@@ -64,8 +67,8 @@ def make_manifest(
         masked_paths=bundle.linux.masked_paths,
         readonly_paths=bundle.linux.readonly_paths,
         readonly_root=bundle.root_readonly,
-        mounts=tuple(_make_mount(mount) for mount in bundle.mounts if is_guest_tmpfs(mount)),
-        overrides=Overrides(etc=True, hostname=True),
+        mounts=_make_mounts(bundle.mounts),
+        overrides=Overrides(etc=not is_closed, hostname=not is_closed),
     )
     if workload:
         return encode_manifest(manifest)
@@ -82,6 +85,12 @@ def is_guest_tmpfs(mount: Mount) -> bool:
 
 def _kept_options(mount: Mount) -> list[str]:
     return [word for word in mount.options if is_tmpfs_option(word)]
+
+
+def _make_mounts(mounts: Sequence[Mount]) -> tuple[TmpfsMount, ...]:
+    shm = find_shm_mount(mounts)
+    own = tuple(_make_mount(mount) for mount in mounts if is_guest_tmpfs(mount))
+    return own if shm is None else (shm, *own)
 
 
 def _make_mount(mount: Mount) -> TmpfsMount:

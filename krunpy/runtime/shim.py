@@ -20,18 +20,19 @@ from krunpy.runtime import container as files
 from krunpy.runtime import control
 from krunpy.runtime.children import Child, reap, spawn_launcher, spawn_machine
 from krunpy.runtime.container import STATUS_FAILED
-from krunpy.runtime.guest_link import Exited, Failed, GuestLink, Note, Output, Started
+from krunpy.runtime.guest_link import Exited, Failed, Note, Output, Started
 from krunpy.runtime.journal import Journal, explain_failure
-from krunpy.runtime.outflow import Outlet, SmallLog
+from krunpy.runtime.outflow import SmallLog
 from krunpy.runtime.signals import ENDING, FORWARDED
+from krunpy.runtime.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from krunpy.runtime.guest_link import Event
+    from krunpy.runtime.streams import Interests
 
-_MAX_PENDING = 256 * 1024  # bytes of output that may wait for the reader
-_CHUNK = 65536
+_CHUNK = 65536  # bytes of a log
 _STOP_TIMEOUT_S = 1.0  # for the launcher to clean up
 _LAUNCHER_TIMEOUT_S = 10.0  # for the launcher to notice that the machine is gone
 _NULL_DEVICE = os.makedev(1, 3)
@@ -49,18 +50,15 @@ class Shim:
         self._fifo: int | None = fifo
         self._launcher_argv = launcher
         self._environment = environment
-        self._outlets = {1: Outlet(1), 2: Outlet(2)}
+        self._streams = Streams()
         self._logs: dict[int, SmallLog] = {}
         self._console = SmallLog(f"{directory}/{files.CONSOLE}")
         self._launcher_log = SmallLog(f"{directory}/{files.LAUNCHER_LOG}")
-        self._link = GuestLink()
         self._machine: Child | None = None
         self._machine_wish: control.Message | None = None
         self._early_failure: tuple[KrunpyError, int] | None = None
         self._is_started = False  # the start byte came
-        self._is_running = False  # the launcher is done: the channel is ours
         self._has_workload = False  # STARTED came
-        self._stdin_is_open = True
         self._status: int | None = None
         self._deadline: float | None = None
         self._journal = Journal(directory)
@@ -71,11 +69,11 @@ class Shim:
         ours, theirs = control.make_pair(_socket.SOCK_SEQPACKET)
         channel, guest_end = control.make_pair(_socket.SOCK_STREAM)
         self._control: _socket.socket | None = ours
-        self._channel = channel
         ours.setblocking(False)
         self._launcher = spawn_launcher(
             self._launcher_argv, self._environment, control_end=theirs, channel=channel, guest_end=guest_end
         )
+        self._channel: _socket.socket | None = channel  # until the launcher is done and it is the streams'
         self._logs[self._launcher.output] = self._launcher_log
         theirs.close()
         guest_end.close()
@@ -105,13 +103,13 @@ class Shim:
 
     def _patience_ms(self) -> float | None:
         """Return how long nothing may happen: for ever, unless the machine has ended."""
-        if self._is_running and self._has_room() and self._machine_ended():
+        if self._streams.are_joined and self._streams.has_room() and self._machine_ended():
             return 0.0
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic()) * 1000
 
     def _on_silence(self) -> None:
         """Nothing came in time: all that the dead machine said has been read, or the launcher hangs."""
-        if self._is_running:
+        if self._streams.are_joined:
             self._on_channel_end()
         raise HostError(
             "cannot launch the machine",
@@ -122,36 +120,15 @@ class Shim:
     def _machine_ended(self) -> bool:
         return self._machine is not None and self._machine.exit_code is not None
 
-    def _has_room(self) -> bool:
-        return sum(outlet.pending() for outlet in self._outlets.values()) < _MAX_PENDING
-
-    def _interests(self) -> dict[int, tuple[int, Callable[[int], object]]]:
-        wanted: dict[int, tuple[int, Callable[[int], object]]] = {
-            self._wake: (select.POLLIN, self._on_signals)
-        }
+    def _interests(self) -> Interests:
+        wanted: Interests = {self._wake: (select.POLLIN, self._on_signals)}
         for descriptor in self._logs:
             wanted[descriptor] = (select.POLLIN, partial(self._on_log, descriptor))
-        for outlet in self._outlets.values():
-            if outlet.pending():
-                wanted[outlet.descriptor] = (select.POLLOUT, outlet.flush)
         if self._fifo is not None:
             wanted[self._fifo] = (select.POLLIN, self._on_start)
         if self._control is not None:
             wanted[self._control.fileno()] = (select.POLLIN, self._on_control)
-        if self._is_running:
-            wanted |= self._running_interests()
-        return wanted
-
-    def _running_interests(self) -> dict[int, tuple[int, Callable[[int], object]]]:
-        wanted: dict[int, tuple[int, Callable[[int], object]]] = {}
-        events = select.POLLOUT if self._link.outgoing else 0
-        if self._has_room():
-            events |= select.POLLIN
-        if events:
-            wanted[self._channel.fileno()] = (events, self._on_channel)
-        if self._stdin_is_open and self._link.stdin_room():
-            wanted[0] = (select.POLLIN, self._on_stdin)
-        return wanted
+        return wanted | self._streams.interests(self._on_channel)
 
     # -- before the workload -----------------------------------------------------------------------------
 
@@ -204,7 +181,7 @@ class Shim:
         return True
 
     def _start_machine(self, message: control.Message) -> None:
-        self._machine = spawn_machine(message.texts("argv"), message.descriptors)
+        self._machine = spawn_machine(message.texts("argv"), message.descriptors, message.numbers("groups"))
         self._logs[self._machine.output] = self._console
         self._journal.note_time("machine")
 
@@ -224,8 +201,9 @@ class Shim:
                 next=f"see {self._directory}/{files.LAUNCHER_LOG}",
             )
         self._deadline = None
-        self._is_running = True
-        self._channel.setblocking(False)
+        assert self._channel is not None
+        self._streams.join(self._channel)
+        self._channel = None
         self._journal.note_time("running")
 
     def _tell_launcher(self, fields: dict[str, object]) -> None:
@@ -237,33 +215,17 @@ class Shim:
 
     # -- while the workload runs -------------------------------------------------------------------------
 
-    def _on_channel(self, events: int) -> None:
-        if events & select.POLLOUT and self._link.outgoing:
-            try:
-                self._link.sent(self._channel.send(bytes(self._link.outgoing[:_CHUNK]), _socket.MSG_NOSIGNAL))
-            except BlockingIOError:
-                pass
-            except OSError:
-                self._link.sent(
-                    len(self._link.outgoing)
-                )  # nobody reads any more; what was said is read below
-        if not events & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            return
-        try:
-            data = self._channel.recv(_CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+    def _on_channel(self, happened: int) -> None:
+        events = self._streams.carry(happened)
+        if events is None:
             self._on_channel_end()
-        for event in self._link.feed(data):
+        for event in events:
             self._on_event(event)
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Output(stream, data):
-                self._outlets[stream].write(data)
+                self._streams.write(stream, data)
             case Started(times):
                 self._has_workload = True
                 self._journal.note_time("started")
@@ -287,14 +249,6 @@ class Shim:
             next=f"see {self._directory}/{files.CONSOLE}",
         )
 
-    def _on_stdin(self, _: int) -> None:
-        try:
-            data = os.read(0, min(self._link.stdin_room(), _CHUNK))
-        except OSError:
-            data = b""
-        self._stdin_is_open = bool(data)
-        self._link.send_stdin(data)
-
     # -- signals and children ----------------------------------------------------------------------------
 
     def _on_signals(self, _: int) -> None:
@@ -302,7 +256,7 @@ class Shim:
             if number == signal.SIGCHLD:
                 self._on_children()
             elif self._has_workload:
-                self._link.send_signal(number)
+                self._streams.send_signal(number)
             elif number in ENDING:
                 self._status = 128 + number
                 return
@@ -311,7 +265,7 @@ class Shim:
         for pid, code in reap():
             if self._machine is not None and pid == self._machine.pid:
                 self._machine.exit_code = code
-                if not self._is_running:
+                if not self._streams.are_joined:
                     self._deadline = time.monotonic() + _LAUNCHER_TIMEOUT_S
             elif pid == self._launcher.pid:
                 self._launcher.exit_code = code
@@ -341,7 +295,7 @@ class Shim:
             self._early_failure = self._early_failure or (error, status)
             return
         self._status = status if 1 <= status <= 255 else STATUS_FAILED  # noqa: PLR2004
-        self._outlets[2].write(f"{format_error(error)}\n".encode("utf-8", "replace"))
+        self._streams.write(2, f"{format_error(error)}\n".encode("utf-8", "replace"))
         self._journal.write_failure(error, self._status)
 
     def _finish(self) -> None:
@@ -352,10 +306,9 @@ class Shim:
             self._tell_launcher({"kind": "stop"})
             self._await_launcher(time.monotonic() + _STOP_TIMEOUT_S)
         self._journal.write_times()
-        while any(outlet.pending() for outlet in self._outlets.values()):
+        while waiting := self._streams.waiting_outlets():
             poller = select.poll()
             poller.register(self._wake, select.POLLIN)
-            waiting = {outlet.descriptor: outlet for outlet in self._outlets.values() if outlet.pending()}
             for descriptor in waiting:
                 poller.register(descriptor, select.POLLOUT)
             for descriptor, _ in poller.poll():
@@ -373,7 +326,7 @@ class Shim:
 
     def _say(self, text: str) -> None:
         shown = "".join(char if char.isprintable() else "?" for char in text)
-        self._outlets[2].write(f"krunpy: {shown}\n".encode("utf-8", "replace"))
+        self._streams.write(2, f"krunpy: {shown}\n".encode("utf-8", "replace"))
 
 
 def _watch_signals() -> int:

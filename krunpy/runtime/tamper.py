@@ -72,7 +72,10 @@ def copy_disk_with_flip(disk_fd: int, disk: Disk) -> int:
     place = disk.payload_offset + 1024
     byte = os.pread(copy, 1, place)
     os.pwrite(copy, bytes([byte[0] ^ 1]), place)
-    return copy
+    try:
+        return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)  # as a disk is handed to QEMU
+    finally:
+        os.close(copy)
 
 
 def tamper_evidence(evidence: bytes, kind: Tamper) -> bytes:

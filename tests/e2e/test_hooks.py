@@ -54,6 +54,23 @@ def test_a_run_with_the_hooks_uses_the_one_registration_that_the_hook_made(podma
     assert registrations(lab)[name]["uses_left"] == 0
 
 
+def test_the_end_of_one_container_leaves_another_its_registration(podman, lab, hooks_dir):
+    before = registrations(lab)
+    options = ("--hooks-dir", str(hooks_dir))
+    command = (IMAGE, "echo", "twice")
+
+    assert podman("create", "--name", "e2e-waits", *command, options=options).code == 0
+    assert podman("init", "e2e-waits", options=options).code == 0
+    (name,) = registrations(lab).keys() - before.keys()
+    assert podman("run", "--rm", *command, options=options).out == "twice\n"
+
+    assert registrations(lab)[name]["uses_left"] == 1
+    done = podman("start", "-a", "e2e-waits", options=options)
+    assert (done.code, done.out) == (0, "twice\n"), done
+    assert registrations(lab)[name]["uses_left"] == 0
+    assert podman("rm", "-f", "-t", "0", "e2e-waits", options=options).code == 0
+
+
 def test_a_container_that_never_ran_gives_its_registration_back(podman, lab, hooks_dir):
     before = registrations(lab)
     options = ("--hooks-dir", str(hooks_dir))

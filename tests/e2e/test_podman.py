@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -154,6 +155,48 @@ def test_what_is_not_supported_yet_is_refused_by_name_with_the_reason(podman, op
     for word in words:
         assert word in done.err
     assert "ran" not in done.out
+
+
+def read_status(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def test_no_machine_is_root_or_the_same_user_as_another(podman):
+    script = "echo up; sleep 1000"
+    for number in ("1", "2"):
+        assert podman("run", "-d", "--name", f"e2e-user{number}", IMAGE, "sh", "-c", script).code == 0
+    for number in ("1", "2"):
+        podman.wait_for_log(f"e2e-user{number}", "up")
+
+    shims = [
+        podman("inspect", "--format", "{{.State.Pid}}", f"e2e-user{number}").out.strip() for number in "12"
+    ]
+    children = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in shims]
+    machines = [read_status(pid) for pids in children for pid in pids]
+    assert ["qemu" in each["Name"] for each in machines] == [True, True]
+    assert len({each["Uid"] for each in machines}) == 2
+    for each in machines:
+        assert "0" not in (*each["Uid"].split(), *each["Gid"].split(), *each["Groups"].split())
+        assert int(each["CapEff"], 16) == int(each["CapPrm"], 16) == 0
+    assert podman("rm", "-f", "-t", "0", "e2e-user1", "e2e-user2").code == 0
+
+
+def test_the_size_of_shm_and_a_closed_manifest_hold_in_the_guest(podman):
+    options = ("--shm-size", "3m", "--hostname", "chosen", "--annotation", "io.krunpy.no_host_settings=true")
+
+    done = shell(podman, "grep /dev/shm /proc/mounts; hostname; cat /etc/hosts", *options)
+
+    assert "size=3072k" in done.out, done
+    assert "chosen" not in done.out
+    assert "chosen" not in done.err
+
+
+def test_an_annotation_that_an_image_could_have_set_does_not_leave_the_disk_in_the_clear(podman):
+    done = shell(podman, "true", "--annotation", "io.krunpy.integrity_only=true")
+
+    assert done.code == 126, done
+    assert "whoever made the image could have set it" in done.err
 
 
 def test_two_containers_run_at_once_and_krunpy_says_what_holds_where(podman, lab):

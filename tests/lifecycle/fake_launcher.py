@@ -6,13 +6,39 @@ Usage: fake_launcher.py STATE_DIR, with the sockets of krunpy.runtime.control. F
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 from krunpy.runtime import control
 
+# What the shim starts has no rights and can run nothing of a home directory: it stands for the fake machine, which
+# begins when it begins, prints what that prints, and ends as that ends.
+STAND_IN = "echo >&{fd0}; cat <&{fd1}; read -r code <&{fd2}; exit $code"
+BUSYBOX = "/bin/busybox"
 MACHINE = str(Path(__file__).with_name("fake_machine.py"))
+
+
+def start_machine(guest: socket.socket, directory: str, fault: str) -> list[int]:
+    """Fork what waits for the stand-in and then runs the machine; return the three ends of the stand-in's pipes."""
+    go, their_go = os.pipe()
+    their_console, console = os.pipe()
+    their_status, status = os.pipe()
+    theirs = [their_go, their_console, their_status]
+    if os.fork():
+        for end in (go, console, status):
+            os.close(end)
+        return theirs
+    for end in (*theirs, control.CONTROL_FD, control.CHANNEL_FD):
+        os.close(end)
+    if os.read(go, 1):
+        argv = [sys.executable, "-I", MACHINE, str(guest.fileno()), directory, fault]
+        code = subprocess.call(argv, pass_fds=[guest.fileno()], stdout=console, stderr=console)
+        guest.close()
+        os.close(console)
+        os.write(status, b"%d\n" % code)
+    os._exit(0)
 
 
 def main() -> int:
@@ -30,9 +56,12 @@ def main() -> int:
         raise RuntimeError("boom")
     if fault == "launcher_lies":
         control.send_message(shim, {"kind": "nonsense"})
-    argv = [sys.executable, "-I", MACHINE, "{fd0}", directory, fault]
-    control.send_message(shim, {"kind": "vm", "argv": argv, "fds": 1}, [guest.fileno()])
+    ends = start_machine(guest, directory, fault)
     guest.close()
+    argv = [BUSYBOX, "sh", "-c", STAND_IN, f"machine of {directory}"]
+    control.send_message(shim, {"kind": "vm", "argv": argv, "fds": len(ends), "groups": []}, ends)
+    for end in ends:
+        os.close(end)
     control.send_message(shim, {"kind": "note", "text": "not\x1bsafe"}) if fault == "note" else None
     message = control.receive_message(shim)
     if message is None or message.kind != "start":

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import struct
 
 import pytest
@@ -10,6 +11,7 @@ from krunpy.core.errors import FormatError, HostError
 from krunpy.formats.bzimage import parse_kernel_release
 from krunpy.formats.cpio import parse_cpio
 from krunpy.formats.modinfo import cut_signature, parse_modinfo
+from krunpy.guest.fetch import fetch_kernel
 from krunpy.guest.initrd import build_base, build_manifest_member
 from krunpy.guest.kernel import find_kernels, require_kernel
 from krunpy.guest.modules import REQUIRED, Module, load_modules
@@ -217,3 +219,27 @@ def test_any_bytes_give_a_release_or_a_format_error(data):
         parse_kernel_release(data)
     except FormatError:
         pass
+
+
+def test_a_kernel_is_unpacked_beside_what_another_process_of_the_same_number_left(tmp_path, monkeypatch):
+    """Launchers live in process namespaces of their own, where all have the same few numbers."""
+    programs = {
+        "apt-cache": "echo '  Depends: linux-image-9'",
+        "apt-get": "touch linux.deb",
+        "dpkg-deb": 'mkdir -p "$3/boot" && touch "$3/boot/vmlinuz-9"',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setattr("krunpy.core.proc.PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    kernels = tmp_path / "guest/kernels"
+    left = kernels / f"linux-image-9.{os.getpid()}.new"
+    left.mkdir(parents=True)
+    (left / "half.deb").touch()
+
+    folder = fetch_kernel(str(tmp_path / "guest"))
+
+    assert folder == str(kernels / "linux-image-9")
+    assert os.listdir(folder) == ["boot"]
+    assert sorted(os.listdir(kernels)) == sorted(["linux-image-9", left.name])

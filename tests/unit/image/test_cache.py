@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import threading
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 from disk_fakes import MemorySource, directory, file
@@ -10,6 +15,9 @@ from krunpy.core.errors import FormatError, StateError, UsageError
 from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.workload import WorkloadImage, encode_image, parse_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAIN = ConvertOptions(encrypt=False)
 
@@ -195,3 +203,79 @@ def test_a_name_that_is_no_image_is_not_removed(cache: ImageCache, name: str) ->
     with pytest.raises(StateError, match="not in the cache"):
         cache.remove(name)
     assert len(cache.list_images()) == 1
+
+
+def test_a_conversions_lock_is_gone_when_nobody_holds_it(cache: ImageCache) -> None:
+    with cache.converting("a" * 64):
+        assert os.listdir(f"{cache.directory}/locks") == ["a" * 64]
+    make(cache)
+
+    assert os.listdir(f"{cache.directory}/locks") == []
+
+
+def test_who_waited_for_a_lock_that_was_removed_waits_for_the_new_one(cache: ImageCache) -> None:
+    """Three callers: the first holds the lock, the second waits for it, the third comes when it is removed."""
+    order: list[str] = []
+    first_may_end, third_may_end = threading.Event(), threading.Event()
+
+    def hold(name: str, event: threading.Event | None) -> None:
+        with cache.converting("k"):
+            order.append(f"{name} in")
+            if event:
+                assert event.wait(20)
+            order.append(f"{name} out")
+
+    threads = [threading.Thread(target=hold, args=("first", first_may_end))]
+    threads[0].start()
+    wait_until(lambda: order == ["first in"])
+    threads.append(threading.Thread(target=hold, args=("second", None)))
+    threads[1].start()
+    threads.append(threading.Thread(target=hold, args=("third", third_may_end)))
+    threads[2].start()
+    first_may_end.set()
+    third_may_end.set()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(order) == 6
+    assert all(order[i].split()[0] == order[i + 1].split()[0] for i in (0, 2, 4))  # one at a time
+    assert os.listdir(f"{cache.directory}/locks") == []
+
+
+def test_a_lock_that_its_holder_removed_is_not_taken_for_the_one_of_that_name(cache: ImageCache) -> None:
+    path = f"{cache.directory}/locks/k"
+    with open(path, "w") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        inside = threading.Event()
+
+        def enter() -> None:
+            with cache.converting("k"):
+                inside.set()
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        wait_until(lambda: count_open(path) == 2)
+        os.unlink(path)
+        with open(path, "w") as new:
+            fcntl.flock(new, fcntl.LOCK_EX)
+            fcntl.flock(old, fcntl.LOCK_UN)
+            assert not inside.wait(0.3)
+    assert inside.wait(20)
+    thread.join(20)
+
+
+def count_open(path: str) -> int:
+    """Return how many descriptors of this process are open on a path."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{name}") == path
+    return found
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail("it did not happen")

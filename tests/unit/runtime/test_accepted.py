@@ -170,3 +170,61 @@ def test_a_setting_nobody_knows_is_shown_as_not_held():
 def test_any_document_can_be_reviewed(config):
     for setting in review_config(config):
         assert len(setting.value) <= 200
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "name"),
+    [([{"type": "frob"}], "linux.namespaces frob"), ([{}], "linux.namespaces ")]
+    + [
+        ([{"type": kind}, {"type": kind}], f"linux.namespaces {kind}") for kind in ("pid", "network", "mount")
+    ],
+)
+def test_a_namespace_that_is_unknown_or_named_twice_is_refused(namespaces, name):
+    assert refused({"linux": {"namespaces": namespaces}}) == [name]
+
+
+def test_every_namespace_of_linux_once_is_accepted():
+    kinds = ("cgroup", "ipc", "mount", "network", "pid", "time", "uts")
+
+    assert refused({"linux": {"namespaces": [{"type": kind} for kind in kinds]}}) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "lost"),
+    [
+        ({"destination": "/proc", "type": "proc", "options": ["nosuid", "hidepid=2"]}, "hidepid=2"),
+        ({"destination": "/sys", "type": "sysfs", "options": ["rw", "rprivate", "noexec"]}, "rw"),
+        ({"destination": "/dev", "type": "tmpfs", "options": ["nosuid", "size=1g"]}, "size=1g"),
+        ({"destination": "/dev/pts", "type": "devpts", "options": ["gid=7"]}, "gid=7"),
+    ],
+)
+def test_an_option_that_the_agent_does_not_mount_with_is_said_to_be_lost(mount, lost):
+    settings = review_config({"mounts": [mount]})
+
+    assert [(item.where, item.value) for item in settings if item.name.endswith(" options")] == [
+        (NOWHERE, lost)
+    ]
+
+
+def test_podmans_own_options_are_the_agents_but_for_noexec_on_dev(podman):
+    lost = {item.name: item.value for item in review_config(podman) if item.name.endswith(" options")}
+
+    assert lost == {"mounts /dev options": "noexec"}
+
+
+def test_a_manifest_that_forbids_the_hosts_settings_is_told_apart(podman):
+    names = ("hostname", "mounts /etc/hosts", "mounts /etc/resolv.conf", "mounts /etc/hostname")
+    assert {where(podman, name) for name in names} == {GUEST}
+
+    podman["annotations"]["io.krunpy.no_host_settings"] = "true"
+
+    assert {where(podman, name) for name in names} == {NOWHERE}
+    assert where(podman, "mounts /proc") == GUEST
+
+
+def test_each_annotation_of_krunpys_is_shown_with_its_meaning(podman):
+    podman["annotations"] |= {"io.krunpy.integrity_only": "true", "io.krunpy.prepared": "x"}
+
+    assert where(podman, "annotations io.krunpy.integrity_only") == GUEST
+    assert where(podman, "annotations io.krunpy.prepared") == HOST
+    assert where(podman, "annotations") == HOST

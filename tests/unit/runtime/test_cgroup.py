@@ -1,9 +1,10 @@
 import pytest
 
-from krunpy.core.errors import BundleError
+from krunpy.core.errors import BundleError, HostError
 from krunpy.runtime.cgroup import (
     UNIFIED,
     Hierarchy,
+    apply_limits,
     make_cgroups,
     map_path,
     parse_hierarchies,
@@ -80,21 +81,45 @@ def test_removing_twice_is_harmless(tmp_path):
     ("resources", "limits"),
     [
         ({}, {}),
-        ({"pids": {"limit": 2048}}, {"pids.max": "2048"}),
-        ({"pids": {"limit": -1}}, {"pids.max": "max"}),
-        ({"cpu": {"shares": 2}}, {"cpu.shares": "2", "cpu.weight": "1"}),
-        ({"cpu": {"shares": 262144}}, {"cpu.shares": "262144", "cpu.weight": "10000"}),
-        ({"cpu": {"quota": 50000}}, {"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"}),
+        ({"pids": {"limit": 2048}}, {"pids.limit": {"pids.max": "2048"}}),
+        ({"pids": {"limit": -1}}, {}),
+        ({"cpu": {"shares": 2}}, {"cpu.shares": {"cpu.shares": "2", "cpu.weight": "1"}}),
+        ({"cpu": {"shares": 262144}}, {"cpu.shares": {"cpu.shares": "262144", "cpu.weight": "10000"}}),
+        (
+            {"cpu": {"quota": 50000}},
+            {"cpu.quota": {"cpu.cfs_quota_us": "50000", "cpu.max": "50000 100000"}},
+        ),
         (
             {"cpu": {"quota": -1, "period": 1000}},
-            {"cpu.cfs_period_us": "1000", "cpu.cfs_quota_us": "-1", "cpu.max": "max 1000"},
+            {"cpu.period": {"cpu.cfs_period_us": "1000", "cpu.max": "max 1000"}},
         ),
-        ({"cpu": {"cpus": "0-1", "mems": ""}}, {"cpuset.cpus": "0-1"}),
+        ({"cpu": {"cpus": "0-1", "mems": ""}}, {"cpu.cpus": {"cpuset.cpus": "0-1"}}),
         ({"memory": {"limit": 1 << 30}}, {}),
     ],
 )
 def test_limits_are_given_for_both_versions(resources, limits):
-    assert cgroup_limits(resources) == limits
+    assert cgroup_limits(resources) == {f"linux.resources.{name}": files for name, files in limits.items()}
+
+
+def test_a_limit_is_written_where_its_file_is(tmp_path):
+    for version, name in (("v1", "cpu.shares"), ("v2", "pids.max")):
+        (tmp_path / version / "c").mkdir(parents=True)
+        (tmp_path / version / "c" / name).touch()
+    hierarchies = [Hierarchy(str(tmp_path / "v1"), ["cpu"]), Hierarchy(str(tmp_path / "v2"), [UNIFIED])]
+
+    apply_limits(hierarchies, "/c", cgroup_limits({"cpu": {"shares": 2}, "pids": {"limit": 9}}))
+
+    assert (tmp_path / "v1/c/cpu.shares").read_text() == "2"
+    assert (tmp_path / "v2/c/pids.max").read_text() == "9"
+
+
+def test_a_limit_that_would_hold_nowhere_is_refused_by_name(tmp_path):
+    (tmp_path / "c").mkdir()
+    hierarchies = [Hierarchy(str(tmp_path), ["memory"])]
+
+    with pytest.raises(HostError, match=r"linux\.resources\.pids\.limit"):
+        apply_limits(hierarchies, "/c", cgroup_limits({"pids": {"limit": 9}}))
+    apply_limits(hierarchies, "/c", cgroup_limits({"pids": {"limit": -1}}))
 
 
 def test_whoever_goes_last_removes_a_shared_parent(tmp_path):

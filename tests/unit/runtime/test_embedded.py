@@ -17,3 +17,17 @@ def test_a_server_that_never_gets_ready_is_not_waited_for_without_end(monkeypatc
     finally:
         os.close(ready)
         os.close(kept_open)
+
+
+def test_a_log_that_has_grown_is_put_aside_and_only_one_is_kept(tmp_path):
+    log, old = tmp_path / "server.log", tmp_path / "server.log.1"
+    for name, size, aside in (
+        ("a", 10, ""),
+        ("b", embedded.LOG_LIMIT + 1, "b"),
+        ("c", embedded.LOG_LIMIT + 1, "c"),
+    ):
+        log.write_text(name * size)
+        embedded.bound_log(str(log))
+        assert log.exists() is (aside == "")
+        assert (old.read_text()[:1] if old.exists() else "") == aside
+    embedded.bound_log(str(log))  # there is none

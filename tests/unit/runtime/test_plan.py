@@ -8,7 +8,7 @@ from krunpy.core.errors import BundleError, UsageError
 from krunpy.core.octets import Digest32, PublicKey32
 from krunpy.formats.disk import Disk
 from krunpy.formats.frames import Tag, parse_items
-from krunpy.formats.manifest import ServerIdentity, parse_manifest
+from krunpy.formats.manifest import Overrides, ServerIdentity, parse_manifest
 from krunpy.oci.annotations import INTEGRITY_ONLY, SOURCE, parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.intake import Request, take_in
@@ -148,24 +148,92 @@ def test_every_tmpfs_that_is_said_to_be_in_the_guest_is_in_the_manifest(rootfs, 
     assert manifests[1].mounts == ()
 
 
-@pytest.mark.parametrize("name", ["io.krunpy.source", "io.krunpy.tamper"])
-def test_an_image_cannot_choose_what_only_krunpy_may_ask_for(rootfs, tmp_path, name):
-    """podman copies the annotations of an image into config.json."""
+def make_foreign(rootfs, tmp_path, annotations, settings=""):
+    """Return the request of an engine to create a container with these annotations, under these settings."""
     (rootfs / "bin/id").touch(mode=0o755)
     config = make_config(Plan(source=str(rootfs), args=("id",)))
-    config["annotations"] = {name: "disk"}
+    config["annotations"] = annotations
     config["root"] = {"path": str(rootfs)}
     bundle = tmp_path / "foreign"
     bundle.mkdir()
     (bundle / "config.json").write_text(json.dumps(config))
-    request = Request(
-        container_id="c1", bundle=str(bundle), root=str(tmp_path / "state"), launcher=["/x"], environment={}
+    (tmp_path / "krunpy.toml").write_text(settings)
+    return Request(
+        container_id="c1",
+        bundle=str(bundle),
+        root=str(tmp_path / "state"),
+        launcher=["/x"],
+        environment={"KRUNPY_CONFIG": str(tmp_path / "krunpy.toml")},
     )
+
+
+WEAKER = {"io.krunpy.integrity_only": "true"}
+NAMED = {"io.krunpy.workload": "somebody-elses"}
+FAR = 'server_url = "http://s"\n'
+
+
+@pytest.mark.parametrize(
+    ("annotations", "settings"),
+    [
+        (WEAKER, ""),
+        (NAMED, ""),
+        (WEAKER, 'engine_annotations = "workload"'),
+        (NAMED, 'engine_annotations = "integrity_only"'),
+        (NAMED, FAR + 'token_file = "/t"'),  # here it could be registered under that name
+        (WEAKER, FAR),
+    ],
+)
+def test_an_image_cannot_leave_its_disk_in_the_clear_or_take_a_name(rootfs, tmp_path, annotations, settings):
+    request = make_foreign(rootfs, tmp_path, annotations, settings)
+
+    with pytest.raises(BundleError, match="image could have set it") as caught:
+        take_in(request)
+    assert next(iter(annotations)) in caught.value.what
+    with pytest.raises(BundleError, match="image could have set it"):
+        make_config(Plan(source=request.bundle))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "settings"),
+    [
+        (WEAKER | NAMED, 'engine_annotations = "workload, integrity_only"'),
+        (NAMED, FAR),  # who cannot register can only ask for what the owner registered
+        ({"io.krunpy.integrity_only": "false", "io.krunpy.cpus": "2", "io.krunpy.memory_mib": "256"}, ""),
+        ({"io.krunpy.no_host_settings": "true"}, ""),
+    ],
+)
+def test_what_the_settings_leave_to_engines_and_what_weakens_nothing_is_taken(
+    rootfs, tmp_path, annotations, settings
+):
+    assert take_in(make_foreign(rootfs, tmp_path, annotations, settings)).raw
+
+
+def test_a_misspelt_trust_is_refused(rootfs, tmp_path):
+    with pytest.raises(UsageError, match="engine_annotations"):
+        take_in(make_foreign(rootfs, tmp_path, NAMED, 'engine_annotations = "workloads"'))
+
+
+def test_the_owner_can_forbid_the_hosts_settings(rootfs, tmp_path):
+    def overrides(**more):
+        bundle = make(Plan(source=str(rootfs), args=("id",), **more), tmp_path)
+        data = make_manifest(bundle, DISK, server=SERVER, tees=("software",), workload="w")
+        return parse_manifest(data).overrides
+
+    assert (overrides().hostname, overrides().etc) == (True, True)
+    assert overrides(no_host_settings=True) == Overrides()
+    with pytest.raises(UsageError, match="--no-host-settings"):
+        make_config(Plan(source=str(rootfs), args=("id",), hostname="h", no_host_settings=True))
+
+
+@pytest.mark.parametrize("name", ["io.krunpy.source", "io.krunpy.tamper"])
+def test_an_image_cannot_choose_what_only_krunpy_may_ask_for(rootfs, tmp_path, name):
+    """podman copies the annotations of an image into config.json."""
+    request = make_foreign(rootfs, tmp_path, {name: "disk"})
 
     with pytest.raises(BundleError, match=name):
         take_in(request)
     with pytest.raises(BundleError, match=name):
-        make_config(Plan(source=str(bundle)))
+        make_config(Plan(source=request.bundle))
     assert take_in(replace(request, is_own_bundle=True)).raw
 
 

@@ -27,7 +27,8 @@ KEPT_BUILDS = 5
 # console: messages of the kernel; notests: the kernel's own crypto self-tests cost 0.4 s of a boot under TCG;
 # the agent takes nothing from the command line
 CMDLINE = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests=1"
-FIRMWARES = ("/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")
+# qboot does nothing that a direct boot does not need: under TCG that saves 0.1 s, and 0.1 s more with a disk
+FIRMWARES = ("/usr/share/qemu/qboot.rom", "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,9 @@ def build_guest(guest_dir: str, kernel: Kernel, *, note: Callable[[str], None]) 
             firmware_path = next((path for path in FIRMWARES if os.path.exists(path)), "")
             if not firmware_path:
                 raise HostError(
-                    "cannot build the guest", why="no SeaBIOS firmware", next="apt-get install seabios"
+                    "cannot build the guest",
+                    why="neither qboot nor SeaBIOS is installed",
+                    next="apt-get install qemu-system-data",
                 )
             parts = {
                 "agent": agent,

@@ -2,10 +2,10 @@
 
     python benchmarks/launch.py [--runs 7] [--krunpy krunpy]
 
-Needs a guest (`krunpy guest build`) and busybox; uses the settings of the environment (KRUNPY_DATA_DIR...). The
-bare boot is QEMU with the command line that krunpy uses, without a disk and with an empty initrd; it ends where the
-console says "Kernel panic", because there is no init: up to there both do the same work. The two are run in turn,
-and the ratio is the median of the pairs'. Memory is read while the workload sleeps.
+Needs a guest (`krunpy guest build`) and busybox; uses the settings of the environment (KRUNPY_DATA_DIR...). The bare
+boot is QEMU with the command line that krunpy uses, without a disk and with an empty initrd, once with the firmware
+that QEMU takes by itself and once with krunpy's; it ends where the console says "Kernel panic", because there is no
+init. The two are run in turn, and the ratio is the median of the pairs'. Memory is read while the workload sleeps.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ PANIC = b"Kernel panic"
 MS = 1e6  # nanoseconds
 
 
-def boot_bare(guest, memory_mib: int, cpus: int) -> float:
-    """Return the milliseconds from starting QEMU to the kernel's panic."""
+def boot_bare(guest, memory_mib: int, cpus: int, *, own_firmware: bool) -> float:
+    """Return the milliseconds from starting QEMU to the kernel's panic; own_firmware: krunpy's, not QEMU's."""
     ours, theirs = socket.socketpair()
     files = [make_sealed_file("file", data) for data in (guest.firmware, guest.kernel, b"")]
     inherited = [*files, theirs.fileno()]
@@ -60,6 +60,9 @@ def boot_bare(guest, memory_mib: int, cpus: int) -> float:
     )
     places = {f"fd{index}": number for index, number in enumerate(inherited)}
     argv = [word.format(**places) for word in build_argv(spec, require_qemu())]
+    if not own_firmware:
+        at = argv.index("-bios")
+        del argv[at : at + 2]
     began = time.monotonic_ns()
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(argv, stdin=null, stdout=pipe, stderr=null, pass_fds=inherited) as machine:
@@ -153,22 +156,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="krunpy-bench-") as root:
         os.environ["XDG_RUNTIME_DIR"] = root
         run_once(given.krunpy, sample, root)  # fill the cache
-        boot_bare(guest, settings.memory_mib, settings.cpus)
-        bare, rows = [], []
+        boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=False)
+        bare, same, rows = [], [], []
         for _ in range(given.runs):
-            bare.append(boot_bare(guest, settings.memory_mib, settings.cpus))
+            bare.append(boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=False))
+            same.append(boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=True))
             row = run_once(given.krunpy, sample, root)
             row["server"] = server_time(given.krunpy, row["attestation"])
             rows.append(row)
     middle = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "attestation"}
     print(f"median of {given.runs}; milliseconds where nothing else is said")
     show("bare boot, QEMU to panic", statistics.median(bare))
+    show("the same with krunpy's firmware", statistics.median(same))
     show("krunpy run to first output", middle["first output"])
     print(f"  of it: shim runs at {middle['shim']:.0f}, VMM starts at {middle['vmm']:.0f}, boot to workload "
           f"{middle['boot']:.0f}")  # fmt: skip
     ratios = [row["first output"] / each for row, each in zip(rows, bare, strict=True)]
     show("krunpy / bare boot", statistics.median(ratios), TARGETS["krunpy / bare boot"])
     print(f"  each pair: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
+    own = statistics.median(row["first output"] / each for row, each in zip(rows, same, strict=True))
+    print(f"  with krunpy's firmware in the bare boot too: {own:.2f}")
     least = min(row["first output"] for row in rows) / min(bare)
     print(f"  the fastest of each, least disturbed by what else runs here: {least:.2f}")
     name = "host before the VMM, and server, ms"

@@ -16,7 +16,7 @@ from krunpy.oci.state import find_state_root, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from krunpy.runtime.intake import Request
 
@@ -29,11 +29,6 @@ _ENGINE_WORDS = {
     "permission denied": "access was denied",
     "operation not permitted": "the kernel does not permit it",
 }
-
-
-def production_launcher(python: str) -> list[str]:
-    """Return the launcher's argv, run by a Python interpreter given by its path."""
-    return [python, "-I", "-m", "krunpy.runtime.launch"]
 
 
 def wants(words: Sequence[str]) -> bool:
@@ -61,10 +56,10 @@ def _is_oci_run(words: Sequence[str]) -> bool:
     return bool(words) and not os.path.exists(words[-1]) and os.path.exists("config.json")
 
 
-def run(words: Sequence[str], environment: Mapping[str, str], launcher: Sequence[str]) -> int:
+def run(words: Sequence[str], environment: Mapping[str, str], launcher: Callable[[str], int]) -> int:
     """Run an OCI command line and return its exit status.
 
-    launcher: argv of the program that turns a created container into a running machine.
+    launcher: what turns a created container, given by its directory, into a running machine.
     """
     given: dict[str, str] = {}
     rest = list(words)
@@ -86,7 +81,7 @@ def run(words: Sequence[str], environment: Mapping[str, str], launcher: Sequence
         return _EXEC_REFUSED if rest[:1] == ["exec"] else 1
 
 
-def _dispatch(words: Words, root: str, environment: Mapping[str, str], launcher: Sequence[str]) -> int:
+def _dispatch(words: Words, root: str, environment: Mapping[str, str], launcher: Callable[[str], int]) -> int:
     match words.verb:
         case "create":
             from krunpy.runtime.create import create_container
@@ -123,7 +118,9 @@ def _light(words: Words, root: str) -> int:
     return 0
 
 
-def _request(words: Words, root: str, environment: Mapping[str, str], launcher: Sequence[str]) -> Request:
+def _request(
+    words: Words, root: str, environment: Mapping[str, str], launcher: Callable[[str], int]
+) -> Request:
     from krunpy.runtime.intake import Request
 
     count = words.option("--preserve-fds") or "0"

@@ -14,6 +14,7 @@ from krunpy.core.errors import HostError, KrunpyError, format_error
 from krunpy.runtime.container import remove_directory
 from krunpy.runtime.foreground import run_attached
 from krunpy.runtime.intake import Request
+from krunpy.runtime.launcher import run_launcher
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
         container_id=container_id,
         bundle=bundle,
         root=root,
-        launcher=[sys.executable, "-I", "-m", "krunpy.runtime.launch"],
+        launcher=run_launcher,
         environment=os.environ,
         is_own_bundle=True,
     )

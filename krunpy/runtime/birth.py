@@ -18,7 +18,7 @@ from krunpy.runtime.outflow import SmallLog
 from krunpy.runtime.restore import hold_signals, restore_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
 _READY = b"R"
 _GO = b"G"
@@ -57,7 +57,11 @@ class Newborn:
 
 
 def fork_shim(
-    directory: str, launcher: Sequence[str], environment: Mapping[str, str], *, oom_score_adj: int | None
+    directory: str,
+    launcher: Callable[[str], int],
+    environment: Mapping[str, str],
+    *,
+    oom_score_adj: int | None,
 ) -> Newborn:
     """Return a shim that shares the caller's standard streams and nothing else. Raises HostError."""
     ours, theirs = control.make_pair(_socket.SOCK_STREAM)
@@ -83,7 +87,7 @@ def fork_shim(
 def _live(
     line: _socket.socket,
     directory: str,
-    launcher: Sequence[str],
+    launcher: Callable[[str], int],
     environment: Mapping[str, str],
     oom_score_adj: int | None,
 ) -> NoReturn:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError
 from krunpy.runtime import control
 from krunpy.runtime.process import SIGKILL
-from krunpy.runtime.spawn import spawn
+from krunpy.runtime.spawn import spawn, spawn_work
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _PLACE = re.compile(r"\{fd(\d{1,2})\}")
 _MAX_ARGUMENTS = 512
@@ -51,7 +51,7 @@ def machine_environment() -> dict[str, str]:
 
 
 def spawn_launcher(
-    argv: Sequence[str],
+    work: Callable[[], int],
     environment: Mapping[str, str],
     *,
     control_end: _socket.socket,
@@ -65,7 +65,7 @@ def spawn_launcher(
         control.CHANNEL_FD: channel.fileno(),
         control.GUEST_FD: guest_end.fileno(),
     }
-    pid = spawn(argv, environment=launcher_environment(environment), output=their_output, at=at)
+    pid = spawn_work(work, environment=launcher_environment(environment), output=their_output, at=at)
     os.close(their_output)
     os.set_blocking(output, False)
     return Child(pid, output)

@@ -77,7 +77,7 @@ def _populate(request: Request, intake: Intake, directory: str) -> int:
             write_file(f"{directory}/{files.NO_LIMITS}", "\n".join(intake.cgroup_limits).encode())
         newborn = fork_shim(
             directory,
-            [*request.launcher, directory],
+            request.launcher,
             request.environment,
             oom_score_adj=intake.oom_score_adj,
         )

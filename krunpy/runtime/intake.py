@@ -27,7 +27,7 @@ from krunpy.runtime.ports import find_inherited_ports
 from krunpy.runtime.setting import REFUSED, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from krunpy.core.settings import Settings
     from krunpy.oci.config import Process
@@ -43,7 +43,7 @@ class Request:
     bundle:         absolute path of the directory with config.json; root.path is relative to it.
     config_file:    empty: config.json of the bundle.
     root:           where containers' states live.
-    launcher:       argv of the launcher; the container's directory is added.
+    launcher:       what the launcher's process runs, given the container's directory; returns its exit status.
     cgroup_manager: "cgroupfs", "systemd" or "disabled".
     preserve_fds:   how many descriptors from 3 on the caller wants in the container.
     is_own_bundle:  krunpy made the bundle: its annotations may name a source.
@@ -52,7 +52,7 @@ class Request:
     container_id: str
     bundle: str
     root: str
-    launcher: Sequence[str]
+    launcher: Callable[[str], int]
     environment: Mapping[str, str]
     config_file: str = ""
     pid_file: str = ""

@@ -1,7 +1,7 @@
 """The launcher: a child of the shim that converts, registers, has the machine started and attests it, and ends.
 
-Usage: python -I -m krunpy.runtime.launch STATE_DIR, with the sockets of `control` at their numbers. What it
-imports is heavy, and gone from memory when the workload runs. It is not trusted by the guest or the server.
+It finds the sockets of `control` at their numbers. What it imports is heavy, and gone from memory when the workload
+runs. It is not trusted by the guest or the server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -349,9 +348,8 @@ def _report(shim: socket.socket, error: KrunpyError) -> None:
     control.send_message(shim, {**fields, "status": STATUS_REFUSED})
 
 
-def main() -> int:
-    """Run as the shim's child; return 0 when the workload is about to run."""
-    directory = sys.argv[1]
+def main(directory: str) -> int:
+    """Run as the shim's child; return 0 when the workload is about to run. directory: the container's."""
     shim = socket.socket(fileno=control.CONTROL_FD)
     channel = socket.socket(fileno=control.CHANNEL_FD)
     try:
@@ -389,10 +387,3 @@ def _tell_steps(directory: str) -> Callable[[str, float, str], None]:
             stream.write(json.dumps({"step": name, "seconds": round(seconds, 4), "detail": detail}) + "\n")
 
     return tell
-
-
-if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # 20 ms faster than winding down, and the workload's output waits for it

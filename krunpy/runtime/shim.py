@@ -27,7 +27,7 @@ from krunpy.runtime.signals import ENDING, FORWARDED
 from krunpy.runtime.streams import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from krunpy.runtime.guest_link import Event
     from krunpy.runtime.streams import Interests
@@ -42,13 +42,13 @@ class Shim:
     """A container's life from `create` to its exit status. `run` is called once."""
 
     def __init__(
-        self, *, directory: str, launcher: Sequence[str], environment: Mapping[str, str], fifo: int
+        self, *, directory: str, launcher: Callable[[str], int], environment: Mapping[str, str], fifo: int
     ) -> None:
         """Take over the calling process, with the container's standard streams and its fifo to read."""
         self._directory = directory
         self._wake = _watch_signals()
         self._fifo: int | None = fifo
-        self._launcher_argv = launcher
+        self._launch = partial(launcher, directory)
         self._environment = environment
         self._streams = Streams()
         self._logs: dict[int, SmallLog] = {}
@@ -71,7 +71,7 @@ class Shim:
         self._control: _socket.socket | None = ours
         ours.setblocking(False)
         self._launcher = spawn_launcher(
-            self._launcher_argv, self._environment, control_end=theirs, channel=channel, guest_end=guest_end
+            self._launch, self._environment, control_end=theirs, channel=channel, guest_end=guest_end
         )
         self._channel: _socket.socket | None = channel  # until the launcher is done and it is the streams'
         self._logs[self._launcher.output] = self._launcher_log

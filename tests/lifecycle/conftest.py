@@ -21,7 +21,8 @@ import os, sys
 sys.path.insert(0, {repository!r})
 from krunpy.cli import oci
 environment = {{**os.environ, "XDG_RUNTIME_DIR": {state!r}}}
-status = oci.run(sys.argv[1:], environment, [sys.executable, "-I", {launcher!r}])
+launch = lambda directory: os.execv(sys.executable, [sys.executable, "-I", {launcher!r}, directory])
+status = oci.run(sys.argv[1:], environment, launch)
 sys.stdout.flush()
 os._exit(status)
 """

@@ -162,7 +162,7 @@ def make_foreign(rootfs, tmp_path, annotations, settings=""):
         container_id="c1",
         bundle=str(bundle),
         root=str(tmp_path / "state"),
-        launcher=["/x"],
+        launcher=int,
         environment={"KRUNPY_CONFIG": str(tmp_path / "krunpy.toml")},
     )
 

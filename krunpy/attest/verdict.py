@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from krunpy.attest.refusal import Refusal, Stage
 
 SIMULATED_HEADING = "SIMULATED - NOT CONFIDENTIAL"
-# codes of refusals that say that the verifier had nothing, or nothing fresh, to check with: nothing against the evidence
+# codes of refusals for want of something, or something fresh, to check with: they say nothing against the evidence
 _NOT_CHECKED = frozenset({"chain-missing", "crl-missing", "crl-stale", "collateral-stale"})
 
 
@@ -30,6 +30,19 @@ class Check:
     held: bool
     hint: str = ""
     unknown: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the check as a JSON object."""
+        return {
+            "name": self.name,
+            "stage": str(self.stage),
+            "seen": self.seen,
+            "wanted": self.wanted,
+            "source": self.source,
+            "held": self.held,
+            "hint": self.hint,
+            "unknown": self.unknown,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +89,7 @@ class Verdict:
             "could_not_check": self.could_not_check,
             "code": self.code,
             "heading": self.heading,
-            "checks": [
-                {
-                    "name": check.name,
-                    "stage": str(check.stage),
-                    "seen": check.seen,
-                    "wanted": check.wanted,
-                    "source": check.source,
-                    "held": check.held,
-                    "hint": check.hint,
-                    "unknown": check.unknown,
-                }
-                for check in self.checks
-            ],
+            "checks": [check.to_dict() for check in self.checks],
         }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import krunpy
-from krunpy.cli import attestation, guest, image, server, workload
+from krunpy.cli import attestation, collateral, evidence, guest, image, server, workload
 from krunpy.cli.context import make_globals
 from krunpy.cli.doctor import doctor
 from krunpy.cli.explain import explain
@@ -53,6 +53,8 @@ app.command(short_help="Say what this host can do, and what would mend it.")(doc
 app.add_typer(image.app, name="image")
 app.add_typer(workload.app, name="workload")
 app.add_typer(attestation.app, name="attestation")
+app.add_typer(evidence.app, name="evidence")
+app.add_typer(collateral.app, name="collateral")
 app.add_typer(server.app, name="server")
 app.add_typer(guest.app, name="guest")
 app.add_typer(hook_app, name="hook", short_help="What the OCI hooks call.")

@@ -11,6 +11,7 @@ import typer
 from krunpy.cli.context import globals_of
 from krunpy.cli.neighbours import explain_digest, find_manifest
 from krunpy.cli.render import print_json
+from krunpy.cli.verdicts import accepts_any, print_checks
 from krunpy.core.errors import BrokerError, HostError, StateError, make_plain
 from krunpy.core.files import load_bounded
 from krunpy.runtime.broker import open_broker
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from krunpy.measure.explain import Change
     from krunpy.runtime.broker import Broker
 
-_SHOWN = 34  # characters of a value in the table
 ADVICE = {
     "workload-unknown": (
         "the guest's manifest is registered nowhere: it was changed after registration, or never registered",
@@ -147,16 +147,9 @@ def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
     rows = _list_checks(record)
     if not rows:
         return
-    left_out = 0 if is_whole else sum(1 for row in rows if row.get("held") and row.get("wanted") == "any")
-    if left_out:
-        rows = [row for row in rows if not row.get("held") or row.get("wanted") != "any"]
-    width = max(len(str(row.get("name"))) for row in rows)
-    print(f"\n{'check':{width}}  {'held':4}  {'seen':{_SHOWN}}  {'wanted':{_SHOWN}}  from")
-    for row in rows:
-        seen, wanted = _short(row.get("seen")), _short(row.get("wanted"))
-        held = "ok" if row.get("held") else "FAIL"
-        name, origin = make_plain(str(row.get("name"))), make_plain(str(row.get("source")))
-        print(f"{name:{width}}  {held:4}  {seen:{_SHOWN}}  {wanted:{_SHOWN}}  {origin}")
+    shown = rows if is_whole else [row for row in rows if not accepts_any(row)]
+    print_checks(shown)
+    left_out = len(rows) - len(shown)
     if left_out:
         print(f"({left_out} more where any value would do: krunpy attestation show {record.get('id')})")
 
@@ -213,8 +206,3 @@ def _list_checks(record: dict[str, object]) -> list[dict[str, object]]:
     verdict = record.get("verdict")
     checks = verdict.get("checks") if isinstance(verdict, dict) else None
     return [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
-
-
-def _short(value: object) -> str:
-    text = make_plain(str(value))
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 8]}…{text[-7:]}"

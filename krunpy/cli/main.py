@@ -10,19 +10,27 @@ import os
 import sys
 
 from krunpy.cli import oci
+from krunpy.runtime.launcher import run_launcher
 
 
 def main() -> None:
     """Run the command line of this process and end with its exit status."""
     arguments = sys.argv[1:]
     if oci.wants(arguments):
-        status = oci.run(arguments, os.environ, oci.production_launcher(sys.executable))
+        status = oci.run(arguments, os.environ, run_launcher)
         sys.stdout.flush()
         os._exit(status)  # one and a half milliseconds faster than winding down
     if arguments[:1] == ["run"]:
         from krunpy.cli.run_plan import run_words
 
         done = run_words(arguments[1:])
+        if done is not None:
+            sys.stdout.flush()
+            os._exit(done)
+    if arguments[:1] == ["evidence"]:
+        from krunpy.cli.evidence_words import run_words as run_evidence_words
+
+        done = run_evidence_words(arguments[1:])
         if done is not None:
             sys.stdout.flush()
             os._exit(done)

@@ -7,12 +7,13 @@ import pytest
 import krunpy
 from tests.fakes.commands import Bench, make_guest, make_tree, require_one_error
 
-GROUPS = ("image", "workload", "attestation", "server", "server token", "guest", "hook")
+GROUPS = ("image", "workload", "attestation", "server", "server token", "guest", "hook", "evidence", "collateral")
 COMMANDS = (
     "quickstart", "run", "register", "measure", "explain", "inspect", "doctor", "image convert", "image ls",
     "image show", "image rm", "image prune", "workload ls", "workload show", "workload revoke", "attestation ls",
     "attestation show", "server run", "server token create", "server token ls", "server token rm", "guest build",
-    "guest show", "guest fetch-kernel", "hook precreate", "hook poststop",
+    "guest show", "guest fetch-kernel", "hook precreate", "hook poststop", "evidence show", "evidence verify",
+    "collateral status", "collateral fetch", "collateral export", "collateral import",
 )  # fmt: skip
 VERBS = ("create", "start", "state", "kill", "delete", "list", "features", "spec")
 
@@ -64,7 +65,8 @@ def test_a_wrong_command_line_is_a_usage_error(bench):
         "run --frob x", "run x --cpus 999", "run x --cpus x", "run x --memory -1", "image rm", "image show",
         "attestation ls --limit 0", "attestation ls --limit x", "doctor --require x", "doctor x", "inspect",
         "explain a b", "image prune --unused-hours -1", "register x --uses -1", "server token rm",
-        "server token create --days -1", "workload show", "--config",
+        "server token create --days -1", "workload show", "--config", "evidence", "evidence show", "evidence verify x --at x",
+        "evidence verify x --frob", "collateral fetch --fmspc x", "collateral import",
     ]  # fmt: skip
 
     results = bench.call_many([(line, line.split()) for line in lines])
@@ -130,7 +132,7 @@ def test_absurd_values_are_one_error_each(bench):
     [
         (["explain"], 1),
         (["attestation", "show"], 1),
-        (["explain", "nope"], 5),
+        (["explain", "nope"], 1),
         (["workload", "show", "nope"], 5),
         (["workload", "revoke", "nope"], 5),
     ],

@@ -116,7 +116,7 @@ def _make_document(found: RecognisedEvidence, sections: Sequence[Section]) -> di
 def _print_section(section: Section) -> None:
     print(f"\n{section.title}")
     labels = [f"  {fact.name}" if fact.is_part else fact.name for fact in section.facts]
-    width = max(len(label) for label in labels)
+    width = max((len(label) for label in labels), default=0)
     for label, fact in zip(labels, section.facts, strict=True):
         meaning = f"  ({fact.meaning})" if fact.meaning else ""
         print(make_plain(f"{label:{width}}  {fact.value}{meaning}"))

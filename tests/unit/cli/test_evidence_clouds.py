@@ -4,7 +4,6 @@ The defaults are those of the vectors' README: GCP's zero padding and Azure's SE
 MRSERVICETD is refused.
 """
 
-import base64
 import json
 import os
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from krunpy.cli import evidence_words
+from krunpy.formats.evidence_encodings import TdxEvidence, make_tdx_evidence
 
 FOLDER = Path(
     os.environ.get("KRUNPY_VECTORS") or Path(__file__).resolve().parents[3].parent / "shared" / "vectors"
@@ -117,21 +117,44 @@ def test_a_log_of_another_machine_is_refused_for_its_registers(capsys: pytest.Ca
     assert (status, failed) == (3, ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2"])
 
 
-def test_a_log_that_came_with_a_quote_is_shown_and_replayed(
+def wrap(folder: Path, log: bytes) -> str:
+    evidence = TdxEvidence(quote=quote_of(GCP).read_bytes(), event_log=log)
+    return write(folder / "evidence.json", json.dumps(make_tdx_evidence(evidence)))
+
+
+def show(capsys: pytest.CaptureFixture[str], file: str) -> str:
+    assert evidence_words.run_words(["show", file]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_log_that_came_with_a_quote_is_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(capsys, wrap(tmp_path, LOG.read_bytes()), *options_of(GCP)) == (0, [])
+
+
+def test_a_log_that_is_cut_is_malformed_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = wrap(tmp_path, LOG.read_bytes()[:1000])
+
+    assert verify(capsys, file, *options_of(GCP)) == (4, ["event-log-format"])
+    assert evidence_words.run_words(["show", file]) == 4
+
+
+def test_a_log_without_events_explains_no_register(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    log, quote = LOG.read_bytes(), quote_of(GCP).read_bytes()
+    file = wrap(tmp_path, b"[]")
 
-    def wrap(contents: bytes) -> str:
-        document = {
-            "cc_eventlog": base64.b64encode(contents).decode(),
-            "quote": base64.b64encode(quote).decode(),
-        }
-        return write(tmp_path / "evidence.json", json.dumps(document))
+    assert verify(capsys, file, *options_of(GCP)) == (
+        3,
+        ["event-log-rtmr0", "event-log-rtmr1", "event-log-rtmr2"],
+    )
+    assert "event log of 0 events" in show(capsys, file)
 
-    assert verify(capsys, wrap(log), *options_of(GCP)) == (0, [])
-    assert evidence_words.run_words(["show", wrap(log)]) == 0
-    shown = capsys.readouterr().out
+
+def test_events_are_shown_with_whether_their_digests_are_those_of_their_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = show(capsys, wrap(tmp_path, LOG.read_bytes()))
+
     assert "event log of 43 events; only verify replays it" in shown
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert any(
@@ -144,8 +167,19 @@ def test_a_log_that_came_with_a_quote_is_shown_and_replayed(
         and line.endswith('(the digest is NOT that of its data: "ACPI DATA")')
         for line in lines
     )
-    assert verify(capsys, wrap(log[:1000]), *options_of(GCP)) == (4, ["event-log-format"])
-    assert evidence_words.run_words(["show", wrap(log[:1000])]) == 4
+
+
+def test_events_of_dstacks_agent_are_shown_by_name_and_cannot_write_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = {"imr": 3, "event_type": 0x08000001, "event": "app-id\x1b[2J", "event_payload": "00ff"}
+
+    shown = show(capsys, wrap(tmp_path, json.dumps([event]).encode()))
+
+    assert "RTMR3 dstack" in shown
+    assert "(the digest is that of its data: app-id" in shown
+    assert ": 00ff)" in shown
+    assert "\x1b" not in shown
 
 
 def test_registers_are_checked_against_those_that_were_given(capsys: pytest.CaptureFixture[str]) -> None:

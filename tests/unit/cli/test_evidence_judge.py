@@ -1,6 +1,7 @@
 """Verdicts on evidence of made-up hardware: each exit status, and the one thing that leads to it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from krunpy.tee.authority import open_authority
 from krunpy.tee.software import UnsafeSoftwareTee
 from tests.fakes import amd, collateral_samples
 from tests.fakes.amd import FakeChip
-from tests.fakes.azure import NONCE, make_document
+from tests.fakes.azure import NONCE, make_document, make_tdx_document
+from tests.fakes.intel import FakePlatform
 
 CHIP = FakeChip()
 DEFAULT = parse_policies({}, source="the default policy", accepts_simulated=False)
@@ -196,6 +198,16 @@ def test_azure_with_a_broken_link_is_invalid(lie: dict[str, Any], code: str) -> 
     data = json.dumps(make_document(CHIP, **lie)).encode()
 
     assert judge(data, chain=(CHIP.intermediate,), nonce=NONCE) == (Outcome.INVALID, code)
+
+
+@pytest.mark.parametrize(
+    ("make", "member"),
+    [(lambda: make_document(CHIP), "vcek"), (lambda: make_tdx_document(FakePlatform()), "td_quote")],
+)
+def test_azure_with_an_empty_part_is_invalid(make: Callable[[], dict[str, Any]], member: str) -> None:
+    data = json.dumps(make() | {member: ""}).encode()
+
+    assert judge(data, chain=(CHIP.intermediate,), nonce=NONCE)[0] is Outcome.INVALID
 
 
 # --- what the cache has

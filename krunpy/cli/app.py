@@ -31,7 +31,8 @@ INTERRUPTED = 130
 
 HELP = """Run containers as measured, attested, encrypted virtual machines.
 
-In this version a software TEE signs the evidence: SIMULATED - NOT CONFIDENTIAL.
+SEV-SNP or TDX hardware signs the evidence where the host offers it. Elsewhere a software TEE does: SIMULATED - NOT
+CONFIDENTIAL. `krunpy doctor` says which it is here.
 
 For container engines krunpy is an OCI runtime: podman --runtime "$(command -v krunpy)" run IMAGE. Its OCI verbs are
 create, start, state, kill, delete, list, run --bundle, features and spec; see krunpy(1).

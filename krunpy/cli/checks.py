@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import KrunpyError
 from krunpy.core.proc import find_program, run
 from krunpy.guest.payload import load_guest, require_unchanged
+from krunpy.runtime.confidential import choose_tee, require_offered
 from krunpy.runtime.host import find_disk_free, find_host_facts
 from krunpy.tee.detect import TeeKind, find_host_tee, read_host_file
 from krunpy.vmm.device import DEVICE, find_group
@@ -74,14 +75,20 @@ def check_cpu(_: Settings) -> Check:
     return ok("cpu", f"{model}, {find_host_facts().cpus} usable")
 
 
-def check_tee(_: Settings) -> Check:
-    """Say which TEE guests can be launched in."""
-    tee = find_host_tee(read_host_file)
-    if tee.kind is TeeKind.SOFTWARE:
-        return warn(
-            "tee", f"none: guests run in the software TEE, NOT CONFIDENTIAL ({'; '.join(tee.reasons)})"
-        )
-    return warn("tee", f"{tee.kind} is offered, but this version launches guests in the software TEE only")
+def check_tee(settings: Settings, read: Callable[[str], str | None] = read_host_file) -> Check:
+    """Say which TEE guests are launched in. read: as for `find_host_tee`."""
+    found, chosen = find_host_tee(read), choose_tee(settings.tee, read)
+    if chosen is TeeKind.SOFTWARE:
+        why = "; ".join(found.reasons)
+        if found.kind is not TeeKind.SOFTWARE:
+            why = f"this host offers {found.kind}, and the setting tee is {settings.tee}"
+        return warn("tee", f"software: guests are NOT CONFIDENTIAL ({why})")
+    try:
+        require_offered(chosen, read)
+        require_unchanged(load_guest(settings.guest_dir, tee=chosen))
+    except KrunpyError as error:
+        return fail("tee", f"{chosen} is what guests are launched in, but {error.why}", error.next)
+    return ok("tee", f"guests are launched in {chosen}")
 
 
 def check_kvm(settings: Settings) -> Check:

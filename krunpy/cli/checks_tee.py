@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from krunpy.cli.checks import Check, ok, warn
-from krunpy.core.errors import FormatError, HostError, KrunpyError
+from krunpy.core.errors import HostError, KrunpyError
 from krunpy.core.proc import find_program
-from krunpy.formats.ovmf import parse_firmware_table
-from krunpy.formats.tdvf import parse_tdvf
-from krunpy.guest.payload import load_description, load_guest
+from krunpy.guest.firmware import require_fit
+from krunpy.guest.payload import load_description, load_guest, require_unchanged
 from krunpy.tee import host_snp, host_tdx
 from krunpy.tee.detect import QUOTE_SOCKET, SEV_DEVICE, TeeKind
 from krunpy.tee.host_tree import Finding, Readiness, gap, ready, unknown
@@ -20,7 +19,6 @@ from krunpy.vmm.qemu_objects import list_objects
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
-    from krunpy.guest.payload import Guest
     from krunpy.tee.host_tree import HostTree
 
 _MOST_MODULES = 1000
@@ -96,9 +94,9 @@ def _check_guest(kind: TeeKind, settings: Settings) -> list[Finding]:
     try:
         guest = load_guest(settings.guest_dir)
         modules = load_description(guest.folder).take_strings("modules", limit=_MOST_MODULES)
-        findings = [_check_firmware(kind, guest)]
     except KrunpyError as error:
         return [gap("guest", error.why, error.next or "krunpy guest build")]
+    findings = [_check_firmware(kind, settings)]
     wanted = _DRIVERS[kind]
     if wanted in modules:
         return [*findings, ready("guest", f"kernel {guest.release} with {wanted}")]
@@ -108,21 +106,11 @@ def _check_guest(kind: TeeKind, settings: Settings) -> list[Finding]:
     return [*findings, unknown("guest", seen, "build the guest with a kernel of 6.12 or newer")]
 
 
-def _check_firmware(kind: TeeKind, guest: Guest) -> Finding:
-    if kind is TeeKind.TDX:
-        try:
-            sections = parse_tdvf(guest.firmware)
-        except FormatError as error:
-            return gap(
-                "ovmf",
-                f"the guest's firmware is no TDVF: {error.why}",
-                "build the guest with OVMF.fd of edk2",
-            )
-        return ready("ovmf", f"TDVF with {len(sections)} sections")
-    table = parse_firmware_table(guest.firmware)
-    if table.sections is None:
-        return gap("ovmf", "the guest's firmware has no SEV metadata", "build the guest with OVMF.amdsev.fd")
-    if not table.hash_table_gpa:
-        seen = "the guest's firmware has no place for kernel hashes: what it boots would not be measured"
-        return gap("ovmf", seen, "build the guest with OVMF.amdsev.fd of edk2 2026.08 or newer")
-    return ready("ovmf", f"kernel hashes at {table.hash_table_gpa:#x}")
+def _check_firmware(kind: TeeKind, settings: Settings) -> Finding:
+    try:
+        guest = load_guest(settings.guest_dir, tee=kind)
+        require_unchanged(guest)
+        require_fit(kind, guest.firmware)
+    except KrunpyError as error:
+        return gap("ovmf", error.why, error.next)
+    return ready("ovmf", f"the guest has one, {len(guest.firmware) >> 10} KiB")

@@ -100,5 +100,5 @@ def find_lacking(checks: list[Check], require: str, findings: list[Finding]) -> 
         return f"these checks failed: {', '.join(failed)}"
     if require != TeeKind.SOFTWARE:
         gaps = find_gaps(findings)
-        return f"not ready: {', '.join(gaps)}" if gaps else "this version launches in the software TEE only"
+        return f"not ready: {', '.join(gaps)}" if gaps else ""
     return ""

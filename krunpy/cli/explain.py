@@ -45,7 +45,17 @@ ADVICE = {
         "the evidence was changed after it was signed, or whoever signed it is not the TEE it claims to be",
         "do not trust this host's relay; run again on another host",
     ),
+    "host-data-mismatch": (
+        "HOST_DATA or MRCONFIGID names another manifest than the guest: another workload's of the same class",
+        "krunpy run with the words of the registration; if you did, do not trust this host",
+    ),
     "tee-not-allowed": ("this server or this workload does not accept this TEE", "krunpy server run --help"),
+}
+
+
+_BINDINGS = {
+    "initrd": "the launch digest: it lies in the measured initrd",
+    "host_data": "HOST_DATA or MRCONFIGID: the launch digest is that of its class",
 }
 
 
@@ -144,6 +154,9 @@ def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
     if record.get("message"):
         detail = f": {record.get('detail')}" if record.get("detail") else ""
         print(make_plain(f"{record.get('message')}{detail}"))
+    bound = _BINDINGS.get(str(record.get("manifest_in")))
+    if bound:
+        print(f"manifest {str(record.get('manifest_hash'))[:16]} is bound by {bound}")
     rows = _list_checks(record)
     if not rows:
         return

@@ -11,10 +11,13 @@ import typer
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import format_size, print_json, print_table
 from krunpy.core.errors import UsageError
+from krunpy.formats.narrow import Fields
 from krunpy.guest.build import build_guest
 from krunpy.guest.fetch import fetch_kernel
+from krunpy.guest.firmware import HARDWARE
 from krunpy.guest.kernel import load_kernel, require_kernel
-from krunpy.guest.payload import load_description, load_guest, require_unchanged
+from krunpy.guest.payload import load_description, load_guest, name_firmware, require_unchanged
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.guest.kernel import Kernel
@@ -35,6 +38,12 @@ def build(
     context: typer.Context,
     kernel: Annotated[str, typer.Option(help="Kernel image (bzImage) instead of the one found.")] = "",
     modules: Annotated[str, typer.Option(help="Folder of its modules, with --kernel.")] = "",
+    snp_firmware: Annotated[
+        str, typer.Option("--snp-firmware", metavar="FILE", help="OVMF for SEV-SNP; default: the installed.")
+    ] = "",
+    tdx_firmware: Annotated[
+        str, typer.Option("--tdx-firmware", metavar="FILE", help="TDVF for TDX; default: the installed.")
+    ] = "",
     json: JsonFlag = False,
 ) -> None:
     """Compile the agent, choose kernel and modules, and assemble the initrd reproducibly."""
@@ -43,6 +52,7 @@ def build(
         guest_dir,
         _choose_kernel(guest_dir, kernel, modules),
         note=lambda text: print(f"guest: {text}", file=sys.stderr),
+        firmwares={TeeKind.SNP: snp_firmware, TeeKind.TDX: tdx_firmware},
     )
     _show(built.folder, json=json)
 
@@ -50,9 +60,17 @@ def build(
 @app.command()
 def show(context: typer.Context, json: JsonFlag = False) -> None:
     """Show the current guest, and check that its parts are what was built."""
-    guest = load_guest(settings_of(context).guest_dir)
+    guest_dir = settings_of(context).guest_dir
+    guest = load_guest(guest_dir)
     require_unchanged(guest)
+    for tee in _find_confidential(load_description(guest.folder).take_fields("sha256")):
+        require_unchanged(load_guest(guest_dir, tee=tee))
     _show(guest.folder, json=json)
+
+
+def _find_confidential(digests: Fields) -> list[TeeKind]:
+    """Return the hardware TEEs that a build has a firmware for."""
+    return [tee for tee in HARDWARE if digests.has(name_firmware(tee))]
 
 
 def _choose_kernel(guest_dir: str, image: str, modules: str) -> Kernel:
@@ -69,15 +87,19 @@ def _show(folder: str, *, json: bool) -> None:
     fields = load_description(folder)
     kernel = fields.take_fields("kernel")
     digests, sizes = fields.take_fields("sha256"), fields.take_fields("bytes")
+    confidential = _find_confidential(digests)
+    sources = fields.take_fields("firmwares") if confidential else Fields({}, folder)
+    firmwares = {str(tee): sources.take_string(tee) for tee in confidential}
     parts = {
         name: {"sha256": digests.take_string(name), "bytes": sizes.take_integer(name, maximum=2**40)}
-        for name in ("vmlinuz", "base.cpio", "agent", "firmware.bin")
+        for name in ("vmlinuz", "base.cpio", "agent", "firmware.bin", *map(name_firmware, confidential))
     }
     facts = {
         "folder": folder,
         "kernel": kernel.take_string("release"),
         "kernel_image": kernel.take_string("image"),
         "firmware": fields.take_string("firmware"),
+        "firmwares": firmwares,
         "cmdline": fields.take_string("cmdline"),
         "modules": list(fields.take_strings("modules", limit=1000)),
         "parts": parts,
@@ -87,6 +109,8 @@ def _show(folder: str, *, json: bool) -> None:
         return
     for name in ("folder", "kernel", "kernel_image", "firmware", "cmdline"):
         print(f"{name.replace('_', ' '):13} {facts[name]}")
+    for tee, path in firmwares.items():
+        print(f"{f'{tee} firmware':13} {path}")
     print(f"{'modules':13} {' '.join(facts['modules'])}")
     print_table(
         ["part", "size", "sha256"],

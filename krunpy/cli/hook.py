@@ -14,6 +14,7 @@ from krunpy.oci.annotations import PREPARED, require_no_own
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import load_document
 from krunpy.runtime.broker import open_broker
+from krunpy.runtime.confidential import choose_tee
 from krunpy.runtime.handover import hand_over, take
 from krunpy.runtime.intake import require_engine_annotations
 from krunpy.runtime.planned import prepare_bundle
@@ -35,9 +36,9 @@ def precreate(context: typer.Context) -> None:
     require_engine_annotations(bundle.annotations, lambda: settings)
     config = cast("dict[str, object]", json.loads(raw))
     with open_broker(settings) as broker:
-        prepared = prepare_bundle(settings, bundle, identity=broker.identity())
-        if broker.may_register:
-            broker.register(prepared, key=load_key(settings, prepared.image), uses=1)
+        tee = choose_tee(settings.tee)
+        prepared = prepare_bundle(settings, bundle, identity=broker.identity(), tee=tee)
+        if broker.may_register and broker.register_run(prepared, key=load_key(settings, prepared.image)):
             token = hand_over(settings, prepared.parsed.workload)
             config["annotations"] = {**dict(bundle.annotations), PREPARED: token}
     json.dump(config, sys.stdout)

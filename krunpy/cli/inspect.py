@@ -15,6 +15,7 @@ from krunpy.runtime.accepted import review_config
 from krunpy.runtime.container import load_container, load_containers
 from krunpy.runtime.host import list_processes
 from krunpy.runtime.setting import NOWHERE
+from krunpy.tee.detect import TeeKind
 from krunpy.vmm.net import list_interfaces
 
 _LIMIT = 4 * 1024 * 1024  # bytes
@@ -39,6 +40,7 @@ def inspect(
     facts = {
         "id": container.id,
         "status": container.status(),
+        "tee": container.load_bytes(files.TEE, _LIMIT).decode(errors="replace"),
         "settings": [setting._asdict() for setting in settings],
         "host_interfaces": interfaces,
         "processes": [
@@ -50,7 +52,7 @@ def inspect(
     if json:
         print_json("container", facts)
         return
-    print(f"container {container.id}  {container.status()}")
+    print(f"container {container.id}  {container.status()}  {_describe_tee(str(facts['tee']))}".rstrip())
     rows = [[setting.where, setting.name, setting.value[:48], setting.reason] for setting in settings]
     print_table(["holds", "setting", "value", "reason"], sorted(rows))
     for item in interfaces:
@@ -58,6 +60,10 @@ def inspect(
     print_table(
         ["pid", "program", "memory"], [[str(p.pid), p.program, format_size(p.resident)] for p in processes]
     )
+
+
+def _describe_tee(tee: str) -> str:
+    return f"{tee} TEE, NOT CONFIDENTIAL" if tee == TeeKind.SOFTWARE else tee
 
 
 def _load_object(container: files.Container, name: str) -> dict[str, object]:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from krunpy.cli.context import settings_of
 from krunpy.cli.measure_document import print_values, write_document
-from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible, retarget
+from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible
 from krunpy.cli.render import Progress, print_json
 from krunpy.cli.run import (
     ArgsArgument,
@@ -17,27 +16,33 @@ from krunpy.cli.run import (
     EntryOption,
     EnvOption,
     HostnameOption,
+    ManifestInOption,
     MemoryOption,
     PlainOption,
     ReadOnlyOption,
     SourceArgument,
+    TeeOption,
     TmpfsOption,
     UserOption,
     WorkloadOption,
     read_plan,
+    settings_with_tee,
 )
 from krunpy.core.errors import UsageError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import Digest48
+from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.ovmf import LARGEST_FIRMWARE
 from krunpy.measure.reference_values import Tee
 from krunpy.runtime.broker import open_broker
-from krunpy.runtime.planned import prepare_plan
+from krunpy.runtime.confidential import choose_tee
+from krunpy.runtime.planned import draft_plan
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
     from krunpy.measure.reference_values import ReferenceValues
-    from krunpy.runtime.prepare import Prepared
+    from krunpy.runtime.prepare import Drafted
 
 MOST_CPUS = 64
 _LARGEST_KERNEL = 256 << 20  # bytes
@@ -54,12 +59,13 @@ def measure(
     workload: WorkloadOption = "",
     integrity_only: PlainOption = False,
     no_host_settings: ClosedOption = False,
+    manifest_in: ManifestInOption = None,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
     cpus: Annotated[str, typer.Option("--cpus", help="vCPU counts: 1, 1,2,4 or 1..16.")] = "1",
     memory: MemoryOption = 0,
-    tee: Annotated[Tee, typer.Option("--tee", help="For whose evidence.")] = Tee.SOFTWARE,
+    tee: TeeOption = None,
     vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun.")] = "qemu",
     firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE; libkrun: its qboot.")] = "",
     kernel: Annotated[str, typer.Option("--kernel", help="libkrun: FILE of the bundle's kernel.")] = "",
@@ -75,13 +81,14 @@ def measure(
     ] = "",
 ) -> None:
     """Print the measurements that a workload will have: in the software TEE, or on SEV-SNP or TDX hardware."""
-    settings = settings_of(context)
+    del tee  # among the context's parameters
+    settings = settings_with_tee(context)
     if sign_key and not output:
         raise UsageError("cannot sign", why="no document is written", next="name it with --output FILE")
     if table and json:
         raise UsageError("cannot print", why="--table and --json were both given", next="give one of them")
     wish = Wish(
-        tee=tee,
+        tee=Tee(choose_tee(settings.tee)),
         vmm=vmm,
         counts=tuple(parse_counts(cpus)),
         firmware=_load(firmware, LARGEST_FIRMWARE),
@@ -92,32 +99,40 @@ def measure(
         rtmr0=_parse_register(rtmr0),
     )
     require_possible(wish)
-    prepared = _prepare(context, settings, tee)
-    values = predict_values(prepared, wish)
+    drafted = _draft(context, settings, wish)
+    values = predict_values(drafted, wish)
     if output:
         write_document(output, values, sign_key)
     if json:
-        _print_json(prepared, values)
+        _print_json(drafted, values)
         return
-    print(f"workload  {prepared.parsed.workload}")
-    print(f"manifest  {prepared.manifest_hash.hex()}")
-    print(f"root hash {prepared.image.disk.root_hash.hex()}")
+    print(f"workload  {drafted.parsed.workload}")
+    print(f"manifest  {drafted.manifest_hash.hex()}")
+    if drafted.manifest_in is ManifestIn.HOST_DATA:
+        print("bound by  host_data: the values below are those of every workload of its class")
+    print(f"root hash {drafted.image.disk.root_hash.hex()}")
     print_values(values, with_inputs=table)
 
 
-def _prepare(context: typer.Context, settings: Settings, tee: Tee) -> Prepared:
+def _draft(context: typer.Context, settings: Settings, wish: Wish) -> Drafted:
     plan = read_plan(context)
     with open_broker(settings) as broker:
-        identity = broker.identity()
-        prepared = prepare_plan(settings, plan, identity=identity, progress=Progress("convert"))
-    return retarget(prepared, tee)
+        return draft_plan(
+            settings,
+            plan,
+            identity=broker.identity(),
+            tee=TeeKind(wish.tee),
+            has_firmware=wish.firmware is None,
+            progress=Progress("convert"),
+        )
 
 
-def _print_json(prepared: Prepared, values: ReferenceValues) -> None:
+def _print_json(drafted: Drafted, values: ReferenceValues) -> None:
     facts = {
-        "workload": prepared.parsed.workload,
-        "manifest_hash": prepared.manifest_hash.hex(),
-        "root_hash": prepared.image.disk.root_hash.hex(),
+        "workload": drafted.parsed.workload,
+        "manifest_hash": drafted.manifest_hash.hex(),
+        "manifest_in": drafted.manifest_in,
+        "root_hash": drafted.image.disk.root_hash.hex(),
         "vmm": values.vmm,
         "reference_values": [{"tee": str(values.tee), **value.to_dict()} for value in values.values],
     }

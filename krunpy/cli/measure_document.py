@@ -8,10 +8,12 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from krunpy.cli.measure_values import QEMU
 from krunpy.cli.render import print_table
 from krunpy.core.errors import EvidenceError, UsageError, make_plain
 from krunpy.core.files import load_bounded, write_atomically
 from krunpy.core.octets import PublicKey32
+from krunpy.formats.manifest import ManifestIn, make_host_data, make_mrconfigid
 from krunpy.measure.reference_values import (
     LARGEST_DOCUMENT,
     RTMR0,
@@ -80,10 +82,12 @@ def load_document(path: str, *, signer: str) -> ReferenceValues:
     return signed.values
 
 
-def to_registered(values: ReferenceValues, *, manifest_hash: Digest32) -> tuple[dict[str, object], ...]:
+def to_registered(
+    values: ReferenceValues, *, manifest_hash: Digest32, manifest_in: ManifestIn = ManifestIn.INITRD
+) -> tuple[dict[str, object], ...]:
     """Return the values as docs/protocol.md section 5 has them.
 
-    manifest_hash: of the workload that is to be registered.
+    manifest_hash, manifest_in: of the workload that is to be registered.
 
     Raises UsageError if they are another workload's, too many, or do not say enough for a server.
     """
@@ -94,18 +98,27 @@ def to_registered(values: ReferenceValues, *, manifest_hash: Digest32) -> tuple[
             why=f"they are for manifest {values.manifest_hash.hex()}, this workload has {manifest_hash.hex()}",
             next="measure and register with the same words, guest and server",
         )
+    if values.manifest_in is not manifest_in:
+        raise UsageError(
+            what,
+            why=f"they are for a manifest in {values.manifest_in}, this workload has it in {manifest_in}",
+            next="measure and register with the same --manifest-in",
+        )
     if len(values.values) > _MOST_REGISTERED:
         raise UsageError(
             what,
             why=f"seen {len(values.values)}, a server takes {_MOST_REGISTERED}",
             next="give fewer --cpus",
         )
-    return tuple(_to_registered(value, values.tee, what) for value in values.values)
+    return tuple(_to_registered(value, values, what) for value in values.values)
 
 
-def _to_registered(value: PredictedValue, tee: Tee, what: str) -> dict[str, object]:
+def _to_registered(value: PredictedValue, values: ReferenceValues, what: str) -> dict[str, object]:
+    tee = values.tee
     shown: dict[str, object] = {"tee": str(tee), "inputs": dict(value.inputs)}
     registers = {name: digest.hex() for name, digest in value.registers.items()}
+    if tee is Tee.SNP and values.vmm == QEMU:
+        return shown | registers | {"host_data": make_host_data(values.manifest_hash).hex()}
     if tee is not Tee.TDX:
         return shown | registers
     if RTMR0 not in registers:
@@ -115,7 +128,11 @@ def _to_registered(value: PredictedValue, tee: Tee, what: str) -> dict[str, obje
             next="measure again with --rtmr0, from a boot of that machine that you trust",
         )
     rtmrs = [registers[name] for name in (RTMR0, "rtmr1", "rtmr2", "rtmr3")]
-    return shown | {"mrtd": registers["mrtd"], "rtmrs": rtmrs, "mrconfigid": ""}
+    return shown | {
+        "mrtd": registers["mrtd"],
+        "rtmrs": rtmrs,
+        "mrconfigid": make_mrconfigid(values.manifest_hash).hex(),
+    }
 
 
 def print_values(values: ReferenceValues, *, with_inputs: bool) -> None:

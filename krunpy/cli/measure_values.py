@@ -7,13 +7,10 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import UsageError
-from krunpy.formats.manifest import encode_manifest, hash_manifest, parse_manifest
-from krunpy.formats.vmsa import FEATURE_DEBUG_SWAP, FEATURE_SNP_ACTIVE
+from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.vmsa_libkrun import VmsaVariant
-from krunpy.guest.payload import assemble_payload
 from krunpy.measure.description import (
     LaunchDescription,
-    MeasuredFile,
     measure_file,
     measure_firmware,
     predict_described,
@@ -31,16 +28,16 @@ from krunpy.measure.tdx_rtmr import (
     predict_rtmr1,
     predict_rtmr2,
 )
+from krunpy.runtime.predict import SNP_FEATURES, describe_launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from krunpy.core.octets import Digest48
     from krunpy.guest.payload import GuestPayload
-    from krunpy.runtime.prepare import Prepared
+    from krunpy.runtime.prepare import Drafted
 
 QEMU, LIBKRUN = "qemu", "libkrun"
-FEATURES = (FEATURE_SNP_ACTIVE, FEATURE_SNP_ACTIVE | FEATURE_DEBUG_SWAP)
 _MIB = 1 << 20
 
 
@@ -107,26 +104,17 @@ def require_possible(wish: Wish) -> None:
             raise UsageError(what, why=f"{option} does not belong there")
 
 
-def retarget(prepared: Prepared, tee: Tee) -> Prepared:
-    """Return a prepared workload whose manifest, and so whose initrd, is for one TEE alone.
-
-    Its launch digest is not predicted again: that is for `predict_values`.
-    """
-    if tee is Tee.SOFTWARE:
-        return prepared
-    manifest = encode_manifest(replace(parse_manifest(prepared.manifest), tees=(str(tee),)))
-    payload = assemble_payload(prepared.guest, manifest)
-    described = replace(
-        prepared.description, initrd=measure_file(_name(prepared.description.initrd), payload.initrd)
-    )
-    return replace(prepared, manifest=manifest, payload=payload, description=described)
-
-
-def predict_values(prepared: Prepared, wish: Wish) -> ReferenceValues:
-    """Return the values of a workload that `retarget` made for the wish's TEE.
+def predict_values(drafted: Drafted, wish: Wish) -> ReferenceValues:
+    """Return the values of a workload that was drafted for the wish's TEE.
 
     Raises FormatError if the firmware cannot start such a machine.
     """
+    if wish.vmm == LIBKRUN and drafted.manifest_in is ManifestIn.HOST_DATA:
+        raise UsageError(
+            "cannot predict for libkrun",
+            why="it sets no HOST_DATA, which is what --manifest-in host-data binds a manifest by",
+            next="measure and run with --manifest-in initrd",
+        )
     predict = {
         (Tee.SOFTWARE, QEMU): _predict_software,
         (Tee.SNP, QEMU): _predict_snp,
@@ -134,26 +122,23 @@ def predict_values(prepared: Prepared, wish: Wish) -> ReferenceValues:
         (Tee.TDX, QEMU): _predict_tdx,
     }[wish.tee, wish.vmm]
     return ReferenceValues(
-        workload=prepared.parsed.workload,
-        manifest_hash=hash_manifest(prepared.manifest),
+        workload=drafted.parsed.workload,
+        manifest_hash=drafted.manifest_hash,
         tee=wish.tee,
         vmm=wish.vmm,
-        values=tuple(predict(prepared, wish)),
+        values=tuple(predict(drafted, wish)),
+        manifest_in=drafted.manifest_in,
     )
-
-
-def _name(file: MeasuredFile | None) -> str:
-    return file.name if file is not None else ""
 
 
 def _describe_file(name: str, contents: bytes) -> dict[str, object]:
     return {"name": name, "sha256": measure_file(name, contents).digest.hex()}
 
 
-def _predict_software(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]:
+def _predict_software(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
+    described = describe_launch(drafted.payload, cpus=1, name=drafted.guest_name)
     for count in wish.counts:
-        described = replace(prepared.description, vcpus=count)
-        yield _predict_one(described)
+        yield _predict_one(replace(described, vcpus=count))
 
 
 def _predict_one(described: LaunchDescription) -> PredictedValue:
@@ -161,24 +146,24 @@ def _predict_one(described: LaunchDescription) -> PredictedValue:
     return PredictedValue(registers={"launch_digest": digest}, inputs=described.to_dict())
 
 
-def _predict_snp(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]:
-    firmware = prepared.description.firmware
-    if wish.firmware is not None:
-        firmware = measure_firmware(wish.firmware.name, wish.firmware.contents)
+def _predict_snp(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
+    described = describe_launch(drafted.payload, cpus=1, name=drafted.guest_name)
     described = replace(
-        prepared.description,
+        described,
         layout=Layout.SEV_METADATA,
-        firmware=firmware,
+        firmware=measure_firmware(wish.firmware.name, wish.firmware.contents)
+        if wish.firmware is not None
+        else described.firmware,
         vcpu_type=wish.vcpu_type or DEFAULT_VCPU_TYPE,
     )
-    for count, features in product(wish.counts, FEATURES):
+    for count, features in product(wish.counts, SNP_FEATURES):
         yield _predict_one(replace(described, vcpus=count, guest_features=features))
 
 
-def _predict_libkrun(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]:
+def _predict_libkrun(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
     if wish.firmware is None or wish.kernel is None:
         raise UsageError("cannot predict for libkrun", why="wanted --firmware and --kernel")
-    initrd = pad_to_pages(prepared.payload.initrd)
+    initrd = pad_to_pages(drafted.payload.initrd)
     launch = LibkrunLaunch(
         qboot=wish.firmware.contents,
         kernel=wish.kernel.contents,
@@ -190,7 +175,7 @@ def _predict_libkrun(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]
     files: dict[str, object] = {
         "firmware": _describe_file(wish.firmware.name, wish.firmware.contents),
         "kernel": _describe_file(wish.kernel.name, wish.kernel.contents),
-        "initrd": _describe_file(f"{_name(prepared.description.initrd)}, padded", initrd),
+        "initrd": _describe_file(f"initrd of {drafted.guest_name}, padded", initrd),
         "memory_mib": wish.measured_memory_mib,
     }
     for count, variant in product(wish.counts, VmsaVariant):
@@ -200,17 +185,17 @@ def _predict_libkrun(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]
         )
 
 
-def _predict_tdx(prepared: Prepared, wish: Wish) -> Iterator[PredictedValue]:
-    payload, described = prepared.payload, prepared.description
-    firmware = wish.firmware or NamedFile(name=described.firmware.name, contents=payload.firmware)
+def _predict_tdx(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
+    payload, name = drafted.payload, drafted.guest_name
+    firmware = wish.firmware or NamedFile(name=f"firmware of {name}", contents=payload.firmware)
     mrtds = {order: predict_mrtd(firmware.contents, order) for order in PageOrder}
     kernels = {form: _predict_kernel(payload, form, wish.measured_memory_mib) for form in KernelForm}
     options = {form: make_load_options(payload.cmdline, form, has_initrd=True) for form in LoadOptionsForm}
     loads = {form: predict_rtmr2(text, payload.initrd) for form, text in options.items()}
     files: dict[str, object] = {
         "firmware": _describe_file(firmware.name, firmware.contents),
-        "kernel": _describe_file(_name(described.kernel), payload.kernel),
-        "initrd": _describe_file(_name(described.initrd), payload.initrd),
+        "kernel": _describe_file(f"kernel of {name}", payload.kernel),
+        "initrd": _describe_file(f"initrd of {name}", payload.initrd),
         "cmdline": payload.cmdline,
         "memory_mib": wish.measured_memory_mib,
         "vcpus": list(wish.counts),

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import BrokerError, KrunpyError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import LaunchDigest
-from krunpy.guest.payload import assemble_payload, load_guest
+from krunpy.guest.payload import assemble_class_payload, assemble_payload, load_guest
 from krunpy.measure.description import LaunchDescription, parse_description
 from krunpy.measure.explain import Candidates, Change, find_explanation
-from krunpy.runtime.prepare import describe_launch
+from krunpy.runtime.predict import describe_launch
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
@@ -72,13 +72,18 @@ def _load_launch(settings: Settings, digest: str) -> list[LaunchDescription]:
 
 
 def _describe_builds(settings: Settings, manifest: bytes) -> list[LaunchDescription]:
-    """Return launches of every kept guest build, with this manifest."""
+    """Return launches of every kept guest build, with this manifest in its initrd and with none."""
     folder = os.path.join(settings.guest_dir, "builds")
     found: list[LaunchDescription] = []
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
         try:
-            payload = assemble_payload(load_guest(settings.guest_dir, name), manifest)
-            found.append(describe_launch(payload, cpus=1, name=f"guest {name}"))
+            guest = load_guest(settings.guest_dir, name)
+            found.append(describe_launch(assemble_payload(guest, manifest), cpus=1, name=f"guest {name}"))
+            found.append(
+                describe_launch(
+                    assemble_class_payload(guest), cpus=1, name=f"guest {name} without a manifest"
+                )
+            )
         except KrunpyError:
             continue
     return found

@@ -7,19 +7,22 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from krunpy.cli.context import globals_of
-from krunpy.cli.run import ArgsArgument, MemoryOption
+from krunpy.cli.run import ArgsArgument, MemoryOption, TeeOption, settings_with_tee
 from krunpy.cli.run_plan import make_id, prepare_run
 from krunpy.core.errors import UsageError
 from krunpy.core.proc import start
+from krunpy.runtime.confidential import choose_tee
 from krunpy.runtime.lifecycle import delete_container
 from krunpy.runtime.plan import Plan
 from krunpy.runtime.sample import open_sample
 from krunpy.runtime.tamper import Tamper
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.cli.context import Globals
@@ -38,11 +41,13 @@ def quickstart(
     args: ArgsArgument = None,
     tamper: Annotated[str, typer.Option(help=f"Play a dishonest host: {', '.join(Tamper)}.")] = "",
     memory: MemoryOption = 0,
+    tee: TeeOption = None,
 ) -> None:
-    """Convert, measure, register, launch and attest a workload in the software TEE, and show its output."""
+    """Convert, measure, register, launch and attest a workload, and show its output."""
     if tamper and tamper not in list(Tamper):
         raise UsageError(f'cannot tamper with "{tamper}"', why=f"wanted one of {', '.join(Tamper)}")
-    given = globals_of(context)
+    del tee  # among the context's parameters
+    given = replace(globals_of(context), settings=settings_with_tee(context))
     if source:
         raise typer.Exit(
             show_run(given, Plan(source=source, args=tuple(args or ()), tamper=tamper, memory_mib=memory))
@@ -60,9 +65,12 @@ def quickstart(
 def show_run(given: Globals, plan: Plan) -> int:
     """Run a plan, print its steps on stderr as they end and its output on stdout; return its exit status."""
     container_id = make_id()
-    argv, environment = prepare_run(given, plan, container_id)
+    tee = choose_tee(given.settings.tee)
+    argv, environment = prepare_run(given, plan, container_id, tee=tee)
     path = os.path.join(given.state_root, container_id, "steps.jsonl")
-    print(f"{SIMULATED}: this host's software TEE signs the evidence", file=sys.stderr)
+    heading = SIMULATED if tee is TeeKind.SOFTWARE else f"CONFIDENTIAL ({tee})"
+    signer = "this host's software TEE" if tee is TeeKind.SOFTWARE else f"this host's {tee} hardware"
+    print(f"{heading}: {signer} signs the evidence", file=sys.stderr)
     if plan.tamper:
         print(f"the host will change: {plan.tamper}", file=sys.stderr)
     try:
@@ -81,7 +89,7 @@ def show_run(given: Globals, plan: Plan) -> int:
             shown = _show_steps(path, shown)
             if shown == len(STEPS):
                 print(
-                    f"{SIMULATED}: attested, the disk key was released to this workload only\n",
+                    f"{heading}: attested, the disk key was released to this workload only\n",
                     file=sys.stderr,
                 )
             gate.set()
@@ -91,7 +99,7 @@ def show_run(given: Globals, plan: Plan) -> int:
     finally:
         delete_container(given.state_root, container_id, force=True)
     if status and plan.tamper:
-        print(f"\n{SIMULATED}: refused, as it must be; no byte of the workload ran", file=sys.stderr)
+        print(f"\n{heading}: refused, as it must be; no byte of the workload ran", file=sys.stderr)
     return status
 
 

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from krunpy.cli.context import globals_of
+from krunpy.cli.context import globals_of, settings_of
 from krunpy.cli.run_plan import make_id, prepare_run
 from krunpy.runtime.plan import Plan
+
+if TYPE_CHECKING:
+    from krunpy.core.settings import Settings
+
+
+class TeeWish(StrEnum):
+    """What the setting `tee` and the option --tee can be."""
+
+    AUTO = "auto"
+    SOFTWARE = "software"
+    SNP = "snp"
+    TDX = "tdx"
+
+
+class ManifestPlace(StrEnum):
+    """The words for what binds a manifest."""
+
+    INITRD = "initrd"
+    HOST_DATA = "host-data"
+
 
 SourceArgument = Annotated[
     str,
@@ -43,11 +65,29 @@ ClosedOption = Annotated[
     bool,
     typer.Option("--no-host-settings", help="The host may set neither the host name nor files of /etc."),
 ]
+ManifestInOption = Annotated[
+    ManifestPlace | None,
+    typer.Option(
+        "--manifest-in",
+        help="What binds the manifest: the initrd and so the launch digest, or host-data (HOST_DATA, MRCONFIGID), with "
+        "one launch digest for a class of workloads. Default: the setting manifest_in.",
+    ),
+]
 ReadOnlyOption = Annotated[bool, typer.Option("--read-only", help="No writable overlay over the root.")]
 TmpfsOption = Annotated[
     list[str] | None, typer.Option("--tmpfs", help="/PATH[:OPTIONS], a tmpfs in the guest.")
 ]
 HostnameOption = Annotated[str, typer.Option("--hostname", help="Hostname in the guest.")]
+TeeOption = Annotated[
+    TeeWish | None,
+    typer.Option("--tee", help="The TEE. auto: the hardware that the host offers. Default: the setting tee."),
+]
+
+
+def settings_with_tee(context: typer.Context) -> Settings:
+    """Return the operator's settings, with the TEE of --tee in place of theirs if it was given."""
+    settings, tee = settings_of(context), context.params["tee"]
+    return replace(settings, tee=str(tee)) if tee is not None else settings
 
 
 def read_plan(context: typer.Context) -> Plan:
@@ -68,6 +108,7 @@ def read_plan(context: typer.Context) -> Plan:
         memory_mib=given.get("memory", 0),
         integrity_only=given["integrity_only"],
         no_host_settings=given["no_host_settings"],
+        manifest_in=str(given["manifest_in"] or ""),
         read_only=given["read_only"],
         tmpfs=tuple(given["tmpfs"] or ()),
         hostname=given["hostname"],
@@ -87,14 +128,16 @@ def run(
     memory: MemoryOption = 0,
     integrity_only: PlainOption = False,
     no_host_settings: ClosedOption = False,
+    manifest_in: ManifestInOption = None,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
+    tee: TeeOption = None,
     name: Annotated[str, typer.Option("--name", help="Container ID instead of a random one.")] = "",
 ) -> None:
     """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
     # `krunpy.cli.run_words` reads most command lines instead of this: an option is to be added to both
     plan = read_plan(context)
-    argv, environment = prepare_run(globals_of(context), plan, name or make_id())
+    argv, environment = prepare_run(globals_of(context), plan, name or make_id(), tee=tee or "")
     sys.stdout.flush()
     os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place

@@ -25,9 +25,12 @@ def make_id() -> str:
     return f"run-{os.urandom(6).hex()}"
 
 
-def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str], dict[str, str]]:
+def prepare_run(
+    given: Globals, plan: Plan, container_id: str, *, tee: str = ""
+) -> tuple[list[str], dict[str, str]]:
     """Write the bundle of a plan and return argv and environment of the process that runs it.
 
+    tee: in place of the setting; empty for the setting.
     On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
     """
     config = make_config(plan)
@@ -42,6 +45,8 @@ def prepare_run(given: Globals, plan: Plan, container_id: str) -> tuple[list[str
     write_bundle(bundle, config)
     argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
     environment = dict(os.environ)
+    if tee:
+        environment["KRUNPY_TEE"] = str(tee)
     if given.settings.config_file:
         environment["KRUNPY_CONFIG"] = os.path.abspath(given.settings.config_file)
     return argv, environment
@@ -58,7 +63,7 @@ def run_words(words: Sequence[str]) -> int | None:
             return None
         signal.signal(signal.SIGTERM, attended.interrupt)
         argv, environment = prepare_run(
-            make_globals(root="", config=""), wanted.plan, wanted.name or make_id()
+            make_globals(root="", config=""), wanted.plan, wanted.name or make_id(), tee=wanted.tee
         )
         os.environ.update(environment)
         return attended.main(argv[4:])

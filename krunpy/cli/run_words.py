@@ -24,6 +24,8 @@ TEXTS = {
     "--workload": "workload",
     "--hostname": "hostname",
     "--name": "name",
+    "--tee": "tee",
+    "--manifest-in": "manifest_in",
 }
 LISTS = {"--env": "env", "-e": "env", "--tmpfs": "tmpfs"}
 NUMBERS = {"--cpus": "cpus", "--memory": "memory"}
@@ -32,16 +34,19 @@ FLAGS = {
     "--no-host-settings": "no_host_settings",
     "--read-only": "read_only",
 }
+_MANIFEST_IN = ("initrd", "host-data")
+TEES = ("", "auto", "software", "snp", "tdx")
 _MOST_CPUS = 64
 _MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What was asked for; name: the container ID, empty for a random one."""
+    """What was asked for; name: the container ID, empty for a random one; tee: empty for the setting."""
 
     plan: Plan
     name: str
+    tee: str
 
 
 def parse_run(words: Sequence[str]) -> Wanted | None:
@@ -74,6 +79,8 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         not free
         or not all(_is_number(text) for text in numbers.values())
         or int(numbers["cpus"]) > _MOST_CPUS
+        or texts.get("tee", "") not in TEES
+        or texts.get("manifest_in", "initrd") not in _MANIFEST_IN
     ):
         return None
     plan = Plan(
@@ -90,9 +97,10 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         memory_mib=int(numbers["memory"]),
         integrity_only="integrity_only" in flags,
         no_host_settings="no_host_settings" in flags,
+        manifest_in=texts.get("manifest_in", ""),
         read_only="read_only" in flags,
     )
-    return Wanted(plan=plan, name=texts.get("name", ""))
+    return Wanted(plan=plan, name=texts.get("name", ""), tee=texts.get("tee", ""))
 
 
 def _is_number(text: str) -> bool:

@@ -11,17 +11,15 @@ import typer
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import print_error, print_json, print_table
 from krunpy.core.errors import HostError, UsageError
+from krunpy.runtime.collateral import open_server_collateral
 from krunpy.runtime.embedded import authority_directory, store_of
 
 if TYPE_CHECKING:
-    from krunpy.core.settings import Settings
-    from krunpy.server.collateral import CollateralSource
     from krunpy.server.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="Run the attestation server and manage its tokens.")
 tokens = typer.Typer(no_args_is_help=True, help="Tokens that may register, read or administer.")
 app.add_typer(tokens, name="token")
-_COLLATERAL_S = 7.0  # to fetch one item: who waits for the server gives up after 10 s
 DataOption = Annotated[str, typer.Option("--data-dir", help="The store.", show_default="DATA/server")]
 
 
@@ -69,19 +67,8 @@ def run(
             tls_key=tls_key,
             log_file=log_file,
         ),
-        collateral=_open_collateral(settings),
+        collateral=open_server_collateral(settings, print_error),
     )
-
-
-def _open_collateral(settings: Settings) -> CollateralSource:
-    from krunpy.cli.collateral_cache import open_collateral_cache
-    from krunpy.client.collateral import CollateralClient
-    from krunpy.client.collateral_evidence import EvidenceCollateral
-    from krunpy.client.collateral_source import make_sources
-
-    sources = make_sources(kds_url=settings.kds_url, pcs_url=settings.pcs_url)
-    client = CollateralClient(open_collateral_cache(settings), sources, total_s=_COLLATERAL_S)
-    return EvidenceCollateral(client, print_error)
 
 
 @tokens.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,6 @@ import typer
 
 from krunpy.cli.context import settings_of
 from krunpy.cli.measure_document import load_document, to_registered
-from krunpy.cli.measure_values import retarget
 from krunpy.cli.render import Progress, print_json, print_table
 from krunpy.cli.run import (
     ArgsArgument,
@@ -20,27 +20,33 @@ from krunpy.cli.run import (
     EntryOption,
     EnvOption,
     HostnameOption,
+    ManifestInOption,
     PlainOption,
     ReadOnlyOption,
     SourceArgument,
+    TeeOption,
+    TeeWish,
     TmpfsOption,
     UserOption,
     WorkloadOption,
     read_plan,
+    settings_with_tee,
 )
-from krunpy.client.server import Registration
 from krunpy.core.errors import BrokerError, UsageError, make_plain
-from krunpy.runtime.broker import ONE_RUN_EXPIRY_S, open_broker
-from krunpy.runtime.planned import prepare_plan
+from krunpy.runtime.broker import open_broker
+from krunpy.runtime.confidential import choose_tee
+from krunpy.runtime.planned import draft_plan, prepare_plan
 from krunpy.runtime.prepare import load_key
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from krunpy.core.octets import Secret
+    from krunpy.core.settings import Settings
     from krunpy.measure.reference_values import ReferenceValues
     from krunpy.runtime.broker import Broker
-    from krunpy.runtime.prepare import Prepared
+    from krunpy.runtime.plan import Plan
+    from krunpy.runtime.prepare import Drafted
 
 _SHAPE = (
     "vcpus",
@@ -70,9 +76,11 @@ def register(
     cpus: CpusOption = 0,
     integrity_only: PlainOption = False,
     no_host_settings: ClosedOption = False,
+    manifest_in: ManifestInOption = None,
     read_only: ReadOnlyOption = False,
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
+    tee: TeeOption = None,
     uses: Annotated[int, typer.Option(min=0, help="Releases before the registration ends. 0: no limit.")] = 0,
     reference_values: Annotated[
         str,
@@ -87,8 +95,12 @@ def register(
     if signed_by and not reference_values:
         raise UsageError("cannot use --signed-by", why="no file is given by --reference-values")
     values = load_document(reference_values, signer=signed_by) if reference_values else None
+    if values is not None and tee not in (None, TeeWish.AUTO) and str(tee) != values.tee:
+        raise UsageError(f"cannot register for {tee}", why=f"{reference_values} is for {values.tee}")
     plan = read_plan(context)
-    settings = settings_of(context)
+    settings = settings_with_tee(context)
+    if values is not None:
+        settings = replace(settings, tee=str(values.tee))
     with open_broker(settings) as broker:
         if not broker.may_register:
             raise UsageError(
@@ -96,20 +108,16 @@ def register(
                 why="token_file is not set",
                 next="`krunpy server token create --role registrar` on the server, then set token_file",
             )
-        prepared = prepare_plan(settings, plan, identity=broker.identity(), progress=Progress("convert"))
-        key = load_key(settings, prepared.image)
         if values is None:
-            shown = broker.register(prepared, key=key, uses=uses)
-            measured = {"launch_digest": prepared.digest.hex(), "vcpus": prepared.description.vcpus}
+            drafted, shown, measured = _register_predicted(settings, broker, plan, uses=uses)
         else:
-            prepared = retarget(prepared, values.tee)
-            shown = _register_values(broker, prepared, values, key=key, uses=uses)
-            measured = {"tee": str(values.tee), "reference_values": len(values.values)}
+            drafted, shown, measured = _register_values(settings, broker, plan, values, uses=uses)
     facts = {
-        "workload": prepared.parsed.workload,
-        "manifest_hash": prepared.manifest_hash.hex(),
-        "image": prepared.image.image_id,
-        "root_hash": prepared.image.disk.root_hash.hex(),
+        "workload": drafted.parsed.workload,
+        "manifest_hash": drafted.manifest_hash.hex(),
+        "manifest_in": drafted.manifest_in,
+        "image": drafted.image.image_id,
+        "root_hash": drafted.image.disk.root_hash.hex(),
         **measured,
         "status": shown.get("status", ""),
         "uses_left": shown.get("uses_left"),
@@ -121,18 +129,36 @@ def register(
         print(f"{name.replace('_', ' '):14} {'no limit' if value is None else value}")
 
 
+_Registered = tuple[
+    "Drafted", dict[str, object], dict[str, object]
+]  # the workload, how it stands, what was measured
+
+
+def _register_predicted(settings: Settings, broker: Broker, plan: Plan, *, uses: int) -> _Registered:
+    """Register a workload with the values that a run would predict."""
+    tee = choose_tee(settings.tee)
+    prepared = prepare_plan(settings, plan, identity=broker.identity(), tee=tee, progress=Progress("convert"))
+    shown = broker.register(prepared, key=load_key(settings, prepared.image), uses=uses)
+    first = prepared.predicted[0]
+    measured = {"launch_digest": first.digest.hex(), "vcpus": first.description.vcpus}
+    return prepared, shown, {"tee": str(tee), **measured} if tee is not TeeKind.SOFTWARE else measured
+
+
 def _register_values(
-    broker: Broker, prepared: Prepared, values: ReferenceValues, *, key: Secret, uses: int
-) -> dict[str, object]:
+    settings: Settings, broker: Broker, plan: Plan, values: ReferenceValues, *, uses: int
+) -> _Registered:
     """Register a workload with the values of a document instead of those that this run would predict."""
-    registration = Registration(
-        manifest=prepared.manifest,
-        disk_key=key,
-        reference_values=to_registered(values, manifest_hash=prepared.manifest_hash),
-        uses=uses,
-        expires_in_s=ONE_RUN_EXPIRY_S if uses else 0,
+    drafted = draft_plan(
+        settings,
+        plan,
+        identity=broker.identity(),
+        tee=TeeKind(values.tee),
+        has_firmware=False,
+        progress=Progress("convert"),
     )
-    return broker.client.register(prepared.parsed.workload, registration)
+    registered = to_registered(values, manifest_hash=drafted.manifest_hash, manifest_in=drafted.manifest_in)
+    shown = broker.register_values(drafted, registered, key=load_key(settings, drafted.image), uses=uses)
+    return drafted, shown, {"tee": str(values.tee), "reference_values": len(values.values)}
 
 
 @app.command("ls")
@@ -165,7 +191,7 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
     if json:
         print_json("workload", found)
         return
-    for name in ("id", "status", "manifest_hash", "released", "uses_left"):
+    for name in ("id", "status", "manifest_hash", "manifest_in", "released", "uses_left"):
         print(make_plain(f"{name.replace('_', ' '):14} {found.get(name)}"))
     for name in ("created_at", "updated_at", "expires_at"):
         print(f"{name.replace('_', ' '):14} {_time(found.get(name))}")

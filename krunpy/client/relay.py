@@ -38,7 +38,7 @@ MAX_NOTES = 64
 TEE_NAMES = ("software", "snp", "tdx")  # by number in HELLO; not from formats.manifest, which costs 5 ms
 _EVIDENCE_REASONS = {
     FailReason.MANIFEST, FailReason.SERVER_SIGNATURE, FailReason.SEAL, FailReason.REFUSED,
-    FailReason.DISK_INTEGRITY, FailReason.DISK_KEY,
+    FailReason.DISK_INTEGRITY, FailReason.DISK_KEY, FailReason.HOST_DATA,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ TIMEOUT_S = 10.0
 _SESSION_SIZE = 32  # bytes
 _SIGNATURE_SIZE = 64  # bytes
 _MAX_SEALED = 60 * 1024  # bytes: a RELEASE is one frame
+_INITRD = "initrd"  # what a registration that does not say it means
 _SHOWN = 400  # characters of the server's text in our messages
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -57,7 +58,7 @@ class Released:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What a registration says. reference_values: objects as in docs/protocol.md section 5."""
+    """What a registration says, in the words of docs/protocol.md section 5. manifest_in: "initrd" or "host_data"."""
 
     manifest: bytes
     disk_key: Secret
@@ -66,6 +67,7 @@ class Registration:
     uses: int = 0
     expires_in_s: int = 0
     restores: bool = False
+    manifest_in: str = _INITRD
 
 
 class RefusedError(EvidenceError):
@@ -174,6 +176,8 @@ class ServerClient:
             "uses": registration.uses,
             "expires_in_s": registration.expires_in_s,
         }
+        if registration.manifest_in != _INITRD:
+            body["manifest_in"] = registration.manifest_in
         if registration.restores:
             body["restore"] = True
         return self._show("PUT", f"/v1/workloads/{_quote(workload)}", body)

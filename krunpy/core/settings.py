@@ -21,7 +21,11 @@ _LIMIT = 1024 * 1024  # bytes
 _MOST_DIGITS = 9
 _PATHS = ("data_dir", "cache_dir", "guest_dir", "token_file", "ca_file")
 _RANGES = {"cpus": (1, 64), "memory_mib": (128, 1024 * 1024), "boot_timeout_s": (1, 24 * 3600)}
-_CHOICES = {"accel": ("auto", "tcg", "kvm")}
+_CHOICES = {
+    "accel": ("auto", "tcg", "kvm"),
+    "tee": ("auto", "software", "snp", "tdx"),
+    "manifest_in": ("initrd", "host-data"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,8 @@ class Settings:
     token_file: str = ""  # bearer token that may register
     ca_file: str = ""  # certificate authority of an https server
     accel: str = "auto"  # auto, tcg, kvm
+    tee: str = "auto"  # auto: the hardware that the host offers, else software; software, snp, tdx
+    manifest_in: str = "initrd"  # what binds it, or host-data: HOST_DATA, MRCONFIGID
     memory_mib: int = 512
     cpus: int = 1
     boot_timeout_s: int = 120  # from machine start to the end of attestation

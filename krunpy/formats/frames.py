@@ -14,6 +14,7 @@ from krunpy.core.octets import Digest32, PublicKey32
 
 HEADER = struct.Struct("<BBHI")  # type, stream, zero, length
 MAX_PAYLOAD = 65536  # bytes
+MAX_MANIFEST_PAYLOAD = 256 * 1024  # bytes, of MANIFEST alone: what a manifest may have
 STDIN_WINDOW = 65536  # bytes that may be unacknowledged
 MAX_TEXT = 512  # bytes
 _HELLO = struct.Struct("<HBB32s32s")
@@ -22,7 +23,7 @@ _ITEM = struct.Struct("<BBH")
 
 
 class FrameType(IntEnum):
-    """Who says what: 0x01 to 0x09 the guest, 0x81 to 0x88 the host."""
+    """Who says what: 0x01 to 0x09 the guest, 0x81 to 0x89 the host."""
 
     HELLO = 0x01
     REPORT_REQUEST = 0x02
@@ -41,6 +42,7 @@ class FrameType(IntEnum):
     STDIN = 0x86
     STDIN_EOF = 0x87
     SIGNAL = 0x88
+    MANIFEST = 0x89
 
 
 class FailReason(IntEnum):
@@ -58,6 +60,7 @@ class FailReason(IntEnum):
     MOUNT = 10
     PROCESS = 11
     HOST_SETTINGS = 12
+    HOST_DATA = 13
 
 
 class Tag(IntEnum):
@@ -94,9 +97,13 @@ class Failure:
 
 
 def encode_frame(kind: FrameType, payload: bytes = b"", *, stream: int = 0) -> bytes:
-    """Return the bytes of one frame. Raises ValueError if the payload is over MAX_PAYLOAD."""
-    if len(payload) > MAX_PAYLOAD:
-        msg = f"a frame holds at most {MAX_PAYLOAD} bytes, seen {len(payload)}"
+    """Return the bytes of one frame.
+
+    Raises ValueError if the payload is over MAX_PAYLOAD, of MANIFEST over MAX_MANIFEST_PAYLOAD.
+    """
+    most = MAX_MANIFEST_PAYLOAD if kind is FrameType.MANIFEST else MAX_PAYLOAD
+    if len(payload) > most:
+        msg = f"a frame holds at most {most} bytes, seen {len(payload)}"
         raise ValueError(msg)
     return HEADER.pack(kind, stream, 0, len(payload)) + payload
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.core.octets import Digest32, PublicKey32
+from krunpy.core.octets import Digest32, Digest48, HostData, PublicKey32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
 from krunpy.formats.disk import describe_disk, parse_disk
 from krunpy.formats.names import CAPABILITIES, RLIMITS
@@ -28,6 +29,17 @@ TEES = ("software", "snp", "tdx")
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
+
+
+class ManifestIn(StrEnum):
+    """What binds a manifest to its machine.
+
+    INITRD:    it lies in the measured initrd, so the launch digest names the workload.
+    HOST_DATA: the initrd is the same for a class of workloads; HOST_DATA or MRCONFIGID names the manifest.
+    """
+
+    INITRD = "initrd"
+    HOST_DATA = "host_data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +113,16 @@ class Manifest:
 def hash_manifest(data: bytes) -> Digest32:
     """Return the manifest hash: SHA-256 of the exact manifest bytes."""
     return Digest32(hashlib.sha256(data).digest())
+
+
+def make_host_data(manifest_hash: Digest32) -> HostData:
+    """Return the HOST_DATA that names a manifest: SEV-SNP and the software TEE."""
+    return HostData(manifest_hash)
+
+
+def make_mrconfigid(manifest_hash: Digest32) -> Digest48:
+    """Return the MRCONFIGID that names a manifest: its hash, then zeros. TDX."""
+    return Digest48(manifest_hash.ljust(Digest48.size, b"\0"))
 
 
 def require_workload_id(text: str) -> str:

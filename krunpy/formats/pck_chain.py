@@ -41,15 +41,16 @@ def _decode(block: bytes) -> bytes:
 def parse_pem_chain(text: bytes) -> tuple[bytes, ...]:
     """Return the certificates of a chain in DER, in the order of the text: one to four.
 
-    text: at most 16 KiB; lines of 64 characters that end in LF, or all in CR LF; the last may end in neither,
-    and one NUL may follow.
+    text: at most 16 KiB; lines of 64 characters that end in LF, or all in CR LF; the last may end in neither.
+    One NUL may follow a last newline.
 
     Raises FormatError if it is anything else.
     """
     if len(text) > LARGEST_CHAIN:
         raise _refuse(f"seen {len(text)} bytes, wanted at most {LARGEST_CHAIN}")
     newline = b"\r\n" if b"\r\n" in text else b"\n"
-    body = text.removesuffix(b"\0").removesuffix(newline)
+    ends_in_nul = text.endswith(newline + b"\0")  # elsewhere it would be a second form of the newline
+    body = text[: -1 if ends_in_nul else None].removesuffix(newline)
     blocks = [part + _END for part in body.split(_END + newline)]
     blocks[-1] = blocks[-1].removesuffix(_END)
     if len(blocks) > MOST_CERTIFICATES:

@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import HostError
 from krunpy.core.files import load_bounded, lock, make_private_directory, write_atomically
 from krunpy.core.proc import find_program, run
+from krunpy.guest.firmware import HARDWARE, find_firmware, load_firmware
 from krunpy.guest.initrd import build_base
 from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, Kernel
 from krunpy.guest.modules import load_modules
+from krunpy.guest.payload import name_firmware
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from krunpy.tee.detect import TeeKind
 
 KEPT_BUILDS = 5
 # console: messages of the kernel; notests: the kernel's own crypto self-tests cost 0.4 s of a boot under TCG;
 # the agent takes nothing from the command line
 CMDLINE = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t cryptomgr.notests=1"
 # qboot does nothing that a direct boot does not need: under TCG that saves 0.1 s, and 0.1 s more with a disk
+_NONE_NAMED: Mapping[TeeKind, str] = {}
 FIRMWARES = ("/usr/share/qemu/qboot.rom", "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/bios-256k.bin")
 
 
@@ -64,10 +69,18 @@ def compile_agent(workspace: str) -> bytes:
     return load_bounded(os.path.join(out, "agent"), MAX_KERNEL)
 
 
-def build_guest(guest_dir: str, kernel: Kernel, *, note: Callable[[str], None]) -> BuiltGuest:
+def build_guest(
+    guest_dir: str,
+    kernel: Kernel,
+    *,
+    note: Callable[[str], None],
+    firmwares: Mapping[TeeKind, str] = _NONE_NAMED,
+) -> BuiltGuest:
     """Build into `guest_dir` and make it the current guest.
 
-    note: told each step in a few words. Raises HostError or ToolError; the previous guest then stays current.
+    note: told each step in a few words. firmwares: files of hardware TEEs; of the others the installed ones are taken.
+
+    Raises HostError, ToolError, or FormatError if a named firmware does not fit; the previous guest then stays current.
     """
     make_private_directory(guest_dir)
     with lock(os.path.join(guest_dir, "lock")):
@@ -79,24 +92,21 @@ def build_guest(guest_dir: str, kernel: Kernel, *, note: Callable[[str], None]) 
             agent = compile_agent(workspace)
             note(f"choosing modules of {kernel.release}")
             modules = load_modules(kernel)
-            firmware_path = next((path for path in FIRMWARES if os.path.exists(path)), "")
-            if not firmware_path:
-                raise HostError(
-                    "cannot build the guest",
-                    why="neither qboot nor SeaBIOS is installed",
-                    next="apt-get install qemu-system-data",
-                )
+            firmware_path = _find_plain_firmware()
+            confidential = _load_confidential(firmwares, note)
             parts = {
                 "agent": agent,
                 "base.cpio": build_base(agent, modules.early, modules.late),
                 "vmlinuz": load_bounded(kernel.image, MAX_KERNEL),
                 "firmware.bin": load_bounded(firmware_path, MAX_FIRMWARE),
+                **{name_firmware(kind): data for kind, (_, data) in confidential.items()},
             }
             description: dict[str, object] = {
                 "version": 1,
                 "cmdline": CMDLINE,
                 "kernel": {"release": kernel.release, "image": kernel.image, "origin": kernel.origin},
                 "firmware": firmware_path,
+                "firmwares": {str(kind): path for kind, (path, _) in confidential.items()},
                 "modules": [module.name for module in (*modules.early, *modules.late)],
                 "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
                 "bytes": {name: len(data) for name, data in parts.items()},
@@ -104,6 +114,30 @@ def build_guest(guest_dir: str, kernel: Kernel, *, note: Callable[[str], None]) 
             return _install(guest_dir, parts, description)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _find_plain_firmware() -> str:
+    path = next((path for path in FIRMWARES if os.path.exists(path)), "")
+    if not path:
+        raise HostError(
+            "cannot build the guest",
+            why="neither qboot nor SeaBIOS is installed",
+            next="apt-get install qemu-system-data",
+        )
+    return path
+
+
+def _load_confidential(
+    named: Mapping[TeeKind, str], note: Callable[[str], None]
+) -> dict[TeeKind, tuple[str, bytes]]:
+    """Return path and contents of the firmware of each hardware TEE that there is one for."""
+    found: dict[TeeKind, tuple[str, bytes]] = {}
+    for kind in HARDWARE:
+        if named.get(kind):
+            found[kind] = (named[kind], load_firmware(kind, named[kind]))
+        elif (installed := find_firmware(kind, note=note)) is not None:
+            found[kind] = installed
+    return found
 
 
 def _install(guest_dir: str, parts: dict[str, bytes], description: dict[str, object]) -> BuiltGuest:

@@ -16,14 +16,17 @@ from krunpy.core.files import load_bounded
 from krunpy.formats.narrow import Fields
 from krunpy.guest.initrd import build_manifest_member
 from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL
+from krunpy.tee.detect import TeeKind
 
-_PARTS = {"vmlinuz": MAX_KERNEL, "base.cpio": MAX_KERNEL, "firmware.bin": MAX_FIRMWARE}
+_PARTS = {"vmlinuz": MAX_KERNEL, "base.cpio": MAX_KERNEL}
+PACKAGES = {TeeKind.SNP: "ovmf-amdsev", TeeKind.TDX: "ovmf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """A built guest, as it is on disk now."""
+    """A built guest, as it is on disk now, with the firmware of one TEE."""
 
+    tee: TeeKind
     folder: str
     release: str
     cmdline: str
@@ -43,10 +46,15 @@ class GuestPayload:
     cmdline: str
 
 
-def load_guest(guest_dir: str, build: str = "current") -> Guest:
-    """Return the current guest (or a kept build).
+def name_firmware(tee: TeeKind) -> str:
+    """Return the name of the part that holds the firmware of a TEE."""
+    return "firmware.bin" if tee is TeeKind.SOFTWARE else f"firmware-{tee}.fd"
 
-    Raises HostError if none was built, FormatError if its description is broken.
+
+def load_guest(guest_dir: str, build: str = "current", *, tee: TeeKind = TeeKind.SOFTWARE) -> Guest:
+    """Return the current guest (or a kept build) with the firmware of a TEE.
+
+    Raises HostError if none was built, or without that firmware, FormatError if its description is broken.
     """
     folder = os.path.join(guest_dir, build if build == "current" else os.path.join("builds", build))
     if not os.path.exists(os.path.join(folder, "guest.json")):
@@ -55,16 +63,30 @@ def load_guest(guest_dir: str, build: str = "current") -> Guest:
         )
     folder = os.path.realpath(folder)
     description = load_description(folder)
-    parts = {name: load_bounded(os.path.join(folder, name), limit) for name, limit in _PARTS.items()}
     digests = description.take_fields("sha256")
+    firmware = name_firmware(tee)
+    if tee is not TeeKind.SOFTWARE and not digests.has(firmware):
+        raise _make_lacking(tee)
+    sizes = {**_PARTS, firmware: MAX_FIRMWARE}
+    parts = {name: load_bounded(os.path.join(folder, name), limit) for name, limit in sizes.items()}
     return Guest(
+        tee=tee,
         folder=folder,
         release=description.take_fields("kernel").take_string("release"),
         cmdline=description.take_string("cmdline"),
         kernel=parts["vmlinuz"],
         base=parts["base.cpio"],
-        firmware=parts["firmware.bin"],
-        recorded={name: digests.take_string(name) for name in _PARTS},
+        firmware=parts[firmware],
+        recorded={name: digests.take_string(name) for name in sizes},
+    )
+
+
+def _make_lacking(tee: TeeKind) -> HostError:
+    return HostError(
+        f"cannot use the guest in {tee}",
+        why=f"it was built without a firmware for {tee}",
+        next=f"apt-get install {PACKAGES[tee]} (Debian sid has one that fits) and `krunpy guest build`, or "
+        f'`krunpy guest build --{tee}-firmware FILE`; tee = "software" does without, NOT CONFIDENTIAL',
     )
 
 
@@ -79,7 +101,7 @@ def load_description(folder: str) -> Fields:
 
 def require_unchanged(guest: Guest) -> None:
     """Raise HostError if a part is not what was built: such a guest is booted by nobody who means well."""
-    seen = {"vmlinuz": guest.kernel, "base.cpio": guest.base, "firmware.bin": guest.firmware}
+    seen = {"vmlinuz": guest.kernel, "base.cpio": guest.base, name_firmware(guest.tee): guest.firmware}
     for name, data in seen.items():
         digest = hashlib.sha256(data).hexdigest()
         if digest != guest.recorded[name]:
@@ -97,4 +119,11 @@ def assemble_payload(guest: Guest, manifest: bytes) -> GuestPayload:
         kernel=guest.kernel,
         initrd=guest.base + build_manifest_member(manifest),
         cmdline=guest.cmdline,
+    )
+
+
+def assemble_class_payload(guest: Guest) -> GuestPayload:
+    """Return the bytes that boot every workload of a class: its manifest comes over the channel."""
+    return GuestPayload(
+        firmware=guest.firmware, kernel=guest.kernel, initrd=guest.base, cmdline=guest.cmdline
     )

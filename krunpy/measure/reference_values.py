@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from krunpy.core.errors import EvidenceError, FormatError
 from krunpy.core.octets import Digest32, Digest48, PublicKey32
 from krunpy.formats.canonical import encode_canonical, parse_canonical
-from krunpy.formats.manifest import require_workload_id
+from krunpy.formats.manifest import ManifestIn, require_workload_id
 from krunpy.formats.narrow import Fields
 
 if TYPE_CHECKING:
@@ -73,17 +73,22 @@ class PredictedValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceValues:
-    """The predicted values of one workload on one kind of machine; vmm: "qemu" or "libkrun"."""
+    """The predicted values of one workload on one kind of machine; vmm: "qemu" or "libkrun".
+
+    manifest_in: what the launches bind the manifest by; by HOST_DATA, the values are those of a whole class.
+    """
 
     workload: str
     manifest_hash: Digest32
     tee: Tee
     vmm: str
     values: tuple[PredictedValue, ...]
+    manifest_in: ManifestIn = ManifestIn.INITRD
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object that is signed."""
-        return {
+        bound = {"manifest_in": str(self.manifest_in)} if self.manifest_in is not ManifestIn.INITRD else {}
+        return bound | {
             "type": _TYPE,
             "version": _VERSION,
             "workload": self.workload,
@@ -133,6 +138,7 @@ def _take_values(fields: Fields) -> ReferenceValues:
         )
     try:
         tee = Tee(fields.take_string("tee"))
+        manifest_in = ManifestIn(fields.take_string("manifest_in") if fields.has("manifest_in") else "initrd")
     except ValueError as error:
         raise FormatError("cannot read the reference values", why=str(error)[:80]) from None
     values = ReferenceValues(
@@ -141,6 +147,7 @@ def _take_values(fields: Fields) -> ReferenceValues:
         tee=tee,
         vmm=fields.take_string("vmm"),
         values=tuple(_take_value(item, tee) for item in fields.take_objects("values", limit=MOST_VALUES)),
+        manifest_in=manifest_in,
     )
     fields.require_no_more()
     if not values.values:

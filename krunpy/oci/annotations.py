@@ -1,8 +1,8 @@
 """The annotations that krunpy reads from config.json; any other name with its prefix is refused as misspelt.
 
-Annotations are host data, and an image's come among them: sizes of the machine, and what makes a manifest stricter,
-may come from anybody. What names a workload or leaves its disk in the clear is the user's own word, on krunpy's command
-line or in its settings.
+Annotations are host data, and an image's come among them: sizes of the machine, which of two equal ways binds the
+manifest, and what makes a manifest stricter, may come from anybody. What names a workload or leaves its disk in the
+clear is the user's own word, on krunpy's command line or in its settings.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ SOURCE = "io.krunpy.source"
 INTEGRITY_ONLY = "io.krunpy.integrity_only"
 TAMPER = "io.krunpy.tamper"
 NO_HOST_SETTINGS = "io.krunpy.no_host_settings"
+MANIFEST_IN = "io.krunpy.manifest_in"
 PREPARED = "io.krunpy.prepared"
 POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
 
@@ -45,6 +46,7 @@ MEANINGS: Mapping[str, str] = {
     SOURCE: "the source of the root file system instead of root.path, as `krunpy run` takes it",
     INTEGRITY_ONLY: "true: the disk is protected by dm-verity but not encrypted",
     NO_HOST_SETTINGS: "true: the manifest lets the host set neither the host name nor files of /etc",
+    MANIFEST_IN: "initrd: the manifest is in the launch digest; host-data: HOST_DATA or MRCONFIGID names it",
     PREPARED: "set by the precreate hook: names what it registered",
     TAMPER: "play a dishonest host; one of " + ", ".join(_TAMPERS),
 }
@@ -66,6 +68,7 @@ class Wishes:
     source: str | None = None
     integrity_only: bool = False
     no_host_settings: bool = False
+    manifest_in: str | None = None
     tamper: str | None = None
     prepared: str | None = None
 
@@ -89,6 +92,7 @@ def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
         source=annotations.get(SOURCE),
         integrity_only=_take_choice(annotations, INTEGRITY_ONLY, ("true", "false")) == "true",
         no_host_settings=_take_choice(annotations, NO_HOST_SETTINGS, ("true", "false")) == "true",
+        manifest_in=_take_choice(annotations, MANIFEST_IN, ("initrd", "host-data")),
         prepared=annotations.get(PREPARED),
         tamper=_take_choice(annotations, TAMPER, _TAMPERS),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from krunpy.oci.annotations import (
     CPUS,
     INTEGRITY_ONLY,
+    MANIFEST_IN,
     MEANINGS,
     MEMORY_MIB,
     NO_HOST_SETTINGS,
@@ -47,7 +48,7 @@ _KERNEL_MOUNTS: Mapping[str, tuple[str, str, str, str]] = {
 }
 _OWN_DEV = "rw nosuid strictatime mode=755 size=65536k"
 _NAMESPACES = frozenset("cgroup ipc mount network pid time user uts".split())
-_MEASURED_ANNOTATIONS = (CPUS, MEMORY_MIB, WORKLOAD, INTEGRITY_ONLY, NO_HOST_SETTINGS)
+_MEASURED_ANNOTATIONS = (CPUS, MEMORY_MIB, WORKLOAD, INTEGRITY_ONLY, NO_HOST_SETTINGS, MANIFEST_IN)
 _INIT = "/run/podman-init"
 _SECRETS = "/run/secrets"
 _DEFAULT_SYSCTLS = {"net.ipv4.ping_group_range": "0 0"}  # containers.conf of podman 4 and 5

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from krunpy.client.server import Registration, ServerClient
+from krunpy.client.server import Registration, ServerClient, ServerStateError
 from krunpy.core.errors import UsageError
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.formats.manifest import ServerIdentity
@@ -19,14 +19,18 @@ from krunpy.runtime.embedded import (
     load_token,
     start_embedded_server,
 )
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from krunpy.core.settings import Settings
-    from krunpy.runtime.prepare import Prepared
+    from krunpy.runtime.prepare import Drafted, Prepared
 
+# what krunpy's own launches always are, docs/policy.md
+_POLICIES: Mapping[TeeKind, Mapping[str, object]] = {TeeKind.TDX: {"tdx": {"require_sept_ve_disable": True}}}
 ONE_RUN_EXPIRY_S = 3600  # seconds until a registration for one run ends by itself
 
 
@@ -92,21 +96,64 @@ class Broker:
         return ServerIdentity(url=self._settings.server_url, key=key)
 
     def register(self, prepared: Prepared, *, key: Secret, uses: int) -> dict[str, object]:
-        """Register a prepared workload and return how it now stands. uses: 0 for unlimited."""
+        """Register a prepared workload and return how it now stands. uses: 0 for unlimited.
+
+        Raises UsageError if its launch cannot be predicted, as on TDX.
+        """
+        if not prepared.predicted:
+            raise UsageError(
+                f"cannot register workload {prepared.parsed.workload} for {prepared.tee}",
+                why="krunpy does not predict RTMR0, which depends on the machine and its ACPI tables",
+                next=f"`krunpy measure --tee {prepared.tee} --rtmr0 HEX --output FILE` with RTMR0 of a boot of this "
+                "machine that you trust, then `krunpy register --reference-values FILE`, both in the words of the run",
+            )
+        bound = {"host_data": prepared.manifest_hash.hex()} if prepared.tee is TeeKind.SNP else {}
+        values = [
+            {
+                "tee": str(prepared.tee),
+                "launch_digest": item.digest.hex(),
+                **bound,
+                "inputs": item.description.to_dict(),
+            }
+            for item in prepared.predicted
+        ]
+        return self.register_values(prepared, values, key=key, uses=uses)
+
+    def register_run(self, prepared: Prepared, *, key: Secret) -> bool:
+        """Register a workload for one run; return False if what cannot be predicted was registered beforehand.
+
+        Raises UsageError if it was not.
+        """
+        if not prepared.predicted and self._is_registered(prepared):
+            return False
+        self.register(prepared, key=key, uses=1)
+        return True
+
+    def register_values(
+        self, drafted: Drafted, values: Sequence[Mapping[str, object]], *, key: Secret, uses: int
+    ) -> dict[str, object]:
+        """Register a workload with these reference values and the policy that krunpy's launches keep.
+
+        values: as docs/protocol.md section 5 has them.
+        """
         registration = Registration(
-            manifest=prepared.manifest,
+            manifest=drafted.manifest,
             disk_key=key,
-            reference_values=(
-                {
-                    "tee": "software",
-                    "launch_digest": prepared.digest.hex(),
-                    "inputs": prepared.description.to_dict(),
-                },
-            ),
+            reference_values=tuple(values),
+            policy=_POLICIES.get(drafted.tee, {}),
             uses=uses,
             expires_in_s=ONE_RUN_EXPIRY_S if uses else 0,
+            manifest_in=drafted.manifest_in,
         )
-        return self.client.register(prepared.parsed.workload, registration)
+        return self.client.register(drafted.parsed.workload, registration)
+
+    def _is_registered(self, prepared: Prepared) -> bool:
+        try:
+            shown = self.client.show_workload(prepared.parsed.workload)
+        except ServerStateError:
+            return False
+        is_same = shown.get("manifest_hash") == prepared.manifest_hash.hex()
+        return is_same and shown.get("status") == "active"
 
     def close(self, *, wait: bool = True) -> None:
         """End an embedded server. wait: as for `EmbeddedServer.stop`."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from krunpy.client.relay import attest_guest, read_frame, write_frame
+from krunpy.client.relay import TEE_NAMES, attest_guest, read_frame, write_frame
 from krunpy.core.errors import EvidenceError
-from krunpy.formats.frames import FrameType
-from krunpy.runtime.tamper import Tamper, flip_bit, tamper_evidence, tamper_nonce
+from krunpy.formats.frames import FrameType, parse_hello
+from krunpy.runtime.tamper import Tamper, flip_bit, tamper_evidence, tamper_manifest, tamper_nonce
 
 if TYPE_CHECKING:
     import socket
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from krunpy.client.relay import Attested, Frame, Server
     from krunpy.client.server import Challenge, Released
-    from krunpy.core.octets import Digest32, PublicKey32
-    from krunpy.tee.software import UnsafeSoftwareTee
+    from krunpy.core.octets import Digest32, PublicKey32, ReportData
 
 
 class WatchedServer:
@@ -53,11 +52,17 @@ class WatchedServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversation:
-    """Guest and server, and how long the whole may take (seconds)."""
+    """Guest and server, and how long the whole may take (seconds).
+
+    tee: what the machine was launched in. make_report: as for `attest_guest`, None for hardware.
+    manifest: for a guest that waits for it; empty where it lies in the initrd.
+    """
 
     channel: socket.socket
     client: Server
-    tee: UnsafeSoftwareTee
+    tee: str
+    make_report: Callable[[ReportData], bytes] | None
+    manifest: bytes = b""
     timeout_s: float
     tamper: str
     said_hello: Callable[[], None]
@@ -65,7 +70,7 @@ class Conversation:
     def hold(self, run: bytes) -> Attested:
         """Return once the guest has what it needs to run: the release, and RUN with the host's settings.
 
-        Raises as `client.relay.attest_guest` does.
+        Raises as `client.relay.attest_guest` does, and EvidenceError if the guest names another TEE than the launched.
         """
         deadline = time.monotonic() + self.timeout_s
         is_first = True
@@ -76,15 +81,31 @@ class Conversation:
             if is_first:
                 is_first = False
                 self.said_hello()
+            if frame.kind is FrameType.HELLO:
+                self._require_launched(frame.payload)
             return frame
 
         def write(kind: FrameType, payload: bytes) -> None:
             write_frame(self.channel, kind, payload, deadline)
 
+        if self.manifest:
+            write(FrameType.MANIFEST, self._choose_manifest())
         server = _DishonestServer(self.client, self.tamper) if self.tamper else self.client
-        attested = attest_guest(read, write, server, make_report=self.tee.report)
+        attested = attest_guest(read, write, server, make_report=self.make_report)
         write(FrameType.RUN, run)
         return attested
+
+    def _choose_manifest(self) -> bytes:
+        return tamper_manifest(self.manifest) if self.tamper == Tamper.MANIFEST else self.manifest
+
+    def _require_launched(self, hello: bytes) -> None:
+        said = TEE_NAMES[parse_hello(hello).tee]
+        if said != self.tee:
+            raise EvidenceError(
+                "cannot attest the guest",
+                why=f"it says that it runs in {said}, and was launched in {self.tee}",
+                next="see whether its kernel has the driver of that TEE: `krunpy doctor`",
+            )
 
 
 class _DishonestServer:

@@ -1,6 +1,8 @@
 """An attestation server for one run, on loopback, when none is configured.
 
-Its store is shared by every embedded server of this installation; it ends with the process that started it.
+Its store is shared by every embedded server of this installation; it ends with the process that started it. Where
+machines are launched in a hardware TEE, it is one in mode production, with a store and a key of its own: it accepts no
+simulated evidence.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from krunpy.core.errors import BrokerError, FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import PublicKey32, Secret
 from krunpy.core.proc import clean_environment
-from krunpy.server.names import ADMIN_TOKEN_FILE, SIGNING_KEY_FILE
+from krunpy.runtime.confidential import choose_tee
+from krunpy.server.names import ADMIN_TOKEN_FILE, PRODUCTION_KEY_FILE, SIGNING_KEY_FILE
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
@@ -72,8 +76,13 @@ class EmbeddedServer:
 
 
 def store_of(settings: Settings) -> str:
-    """Return the data directory of embedded servers."""
+    """Return the data directory of servers, if they are not told another one."""
     return os.path.join(settings.data_dir, "server")
+
+
+def embedded_store_of(settings: Settings) -> str:
+    """Return the data directory of embedded servers: secrets for hardware are in a store of their own."""
+    return f"{store_of(settings)}-hardware" if _is_for_hardware(settings) else store_of(settings)
 
 
 def start_embedded_server(settings: Settings) -> EmbeddedServer:
@@ -82,7 +91,7 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
     Connections made before it is ready wait in the socket's queue. What it says on standard error is kept for
     `wait_until_ready`: an error of a server that nobody needed is not the user's.
     """
-    bound_log(os.path.join(store_of(settings), LOG_FILE))
+    bound_log(os.path.join(embedded_store_of(settings), LOG_FILE))
     messages = os.memfd_create("krunpy-server", os.MFD_CLOEXEC)
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     stop_read, stop_write = os.pipe()
@@ -92,8 +101,8 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
         for descriptor in inherited:
             os.set_inheritable(descriptor, True)
         argv = [
-            *(sys.executable, "-I", "-m", "krunpy.server.embedded"),
-            *("--data-dir", store_of(settings), "--tee-dir", authority_directory(settings)),
+            *(sys.executable, "-I", "-m", *_choose_program(settings)),
+            *("--data-dir", embedded_store_of(settings)),
             *(
                 "--listen-fd",
                 str(inherited[0]),
@@ -118,11 +127,23 @@ def start_embedded_server(settings: Settings) -> EmbeddedServer:
     return EmbeddedServer(
         url=f"http://127.0.0.1:{port}",
         pid=pid,
-        store=store_of(settings),
+        store=embedded_store_of(settings),
         _stop=stop_write,
         _ready=ready_read,
         _messages=messages,
     )
+
+
+def _choose_program(settings: Settings) -> tuple[str, ...]:
+    """Return module and arguments of a server for evidence of hardware, or of the software TEE."""
+    if not _is_for_hardware(settings):
+        return ("krunpy.server.embedded", "--tee-dir", authority_directory(settings))
+    urls = ("--kds-url", settings.kds_url, "--pcs-url", settings.pcs_url)
+    return ("krunpy.runtime.embedded_hardware", "--cache-dir", settings.cache_dir, *urls)
+
+
+def _is_for_hardware(settings: Settings) -> bool:
+    return choose_tee(settings.tee) is not TeeKind.SOFTWARE
 
 
 def bound_log(path: str) -> None:
@@ -139,7 +160,7 @@ def authority_directory(settings: Settings) -> str:
 
 def load_embedded_token(settings: Settings) -> Secret:
     """Return the administrator's token of the embedded store; the server must have been ready once."""
-    path = os.path.join(store_of(settings), ADMIN_TOKEN_FILE)
+    path = os.path.join(embedded_store_of(settings), ADMIN_TOKEN_FILE)
     return load_token(path, f"write what `krunpy server token create --role admin` prints into {path}")
 
 
@@ -163,15 +184,18 @@ def find_embedded_key(settings: Settings) -> PublicKey32 | None:
     """Return the key with which embedded servers sign, or None before the first one was started."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    path = os.path.join(store_of(settings), SIGNING_KEY_FILE)
-    if not (os.path.exists(path) and os.path.exists(os.path.join(store_of(settings), ADMIN_TOKEN_FILE))):
+    name = PRODUCTION_KEY_FILE if _is_for_hardware(settings) else SIGNING_KEY_FILE
+    path = os.path.join(embedded_store_of(settings), name)
+    if not (
+        os.path.exists(path) and os.path.exists(os.path.join(embedded_store_of(settings), ADMIN_TOKEN_FILE))
+    ):
         return None
     contents = load_bounded(path, _TOKEN_LIMIT)
     if len(contents) != KEY_SIZE:
         raise HostError(
             f"cannot use {path}",
             why=f"it has {len(contents)} bytes, wanted {KEY_SIZE}",
-            next=f"restore it from a backup, or remove {store_of(settings)} and register everything again",
+            next=f"restore it from a backup, or remove {embedded_store_of(settings)} and register everything again",
         )
     private = Ed25519PrivateKey.from_private_bytes(contents)
     return PublicKey32(private.public_key().public_bytes_raw())

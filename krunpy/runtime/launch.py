@@ -6,48 +6,55 @@ runs. It is not trusted by the guest or the server.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, KrunpyError, StateError
-from krunpy.core.files import make_private_directory, write_atomically
 from krunpy.core.octets import HostData
 from krunpy.core.settings import load_settings
-from krunpy.guest.payload import assemble_payload
+from krunpy.formats.manifest import ManifestIn
+from krunpy.guest.payload import load_guest
 from krunpy.image.check import require_intact
 from krunpy.oci.annotations import Wishes, parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import DOCUMENT_LIMIT
 from krunpy.runtime import control
 from krunpy.runtime.broker import Broker, open_broker
-from krunpy.runtime.container import AFTERMATH, CONFIG, load_container, write_file
+from krunpy.runtime.confidential import (
+    choose_confidential_accel,
+    choose_tee,
+    make_confidential,
+    require_offered,
+)
+from krunpy.runtime.container import CONFIG, TEE, load_container, write_file
 from krunpy.runtime.embedded import authority_directory
 from krunpy.runtime.engine_files import load_engine_files
 from krunpy.runtime.handover import is_waiting, take
+from krunpy.runtime.kept import keep_aftermath, keep_description
 from krunpy.runtime.limits import choose_memory_mib
 from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
 from krunpy.runtime.prepare import (
+    choose_manifest_in,
     complete,
     convert_source,
-    describe_launch,
     draft,
-    failures_directory,
     load_key,
     open_cache,
 )
 from krunpy.runtime.request import HostSettings
-from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_initrd, tamper_kernel
+from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_payload
+from krunpy.tee.detect import TeeKind
 from krunpy.vmm.probe import choose_accel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from krunpy.core.octets import LaunchDigest, ReportData
     from krunpy.core.settings import Settings
     from krunpy.guest.payload import GuestPayload
     from krunpy.image.workload import WorkloadImage
@@ -55,9 +62,8 @@ if TYPE_CHECKING:
     from krunpy.runtime.conversation import WatchedServer
     from krunpy.runtime.machine import LoadedFiles
     from krunpy.runtime.prepare import Drafted, Prepared
-    from krunpy.tee.software import UnsafeSoftwareTee
+    from krunpy.vmm.spec import Accel
 
-KEPT_LAUNCHES = 100
 NICE = 10  # while the guest boots: it is what is waited for, and on few cores every share counts
 STATUS_REFUSED = 125  # as engines count failures that are not the workload's
 
@@ -70,6 +76,7 @@ class Job:
     settings: Settings
     bundle: Bundle
     wishes: Wishes
+    tee: TeeKind
     clock: Clock
     shim: socket.socket
 
@@ -93,11 +100,12 @@ def launch(job: Job, channel: socket.socket) -> None:
 
     Raises KrunpyError: nothing was released, or the guest refused what was.
     """
+    require_offered(job.tee)
     broker = open_broker(job.settings)
     job.clock.step("server", broker.describe())
     try:
         drafted, held = _draft(job, broker)
-        payload = _tampered_payload(job, drafted)
+        payload = tamper_payload(drafted, job.wishes.tamper)
         files = _request_machine(job, drafted, payload, held)
         _attest(job, broker, channel, drafted, payload, files)
         broker.close(wait=False)  # the workload waits for our end
@@ -106,12 +114,22 @@ def launch(job: Job, channel: socket.socket) -> None:
 
 
 def _draft(job: Job, broker: Broker) -> tuple[Drafted, int]:
+    guest = load_guest(job.settings.guest_dir, tee=job.tee)
     spec = job.wishes.source or f"dir:{job.bundle.root}"
     image, held = _convert_and_hold(job, spec)
     job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
     identity = broker.identity()
     workload = job.wishes.workload or ""
-    return draft(job.settings, job.bundle, image, identity=identity, workload=workload), held
+    drafted = draft(
+        job.bundle,
+        image,
+        guest,
+        identity=identity,
+        workload=workload,
+        tee=job.tee,
+        manifest_in=choose_manifest_in(job.settings, job.wishes),
+    )
+    return drafted, held
 
 
 def _convert_and_hold(job: Job, spec: str) -> tuple[WorkloadImage, int]:
@@ -136,12 +154,13 @@ def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: in
     files = load_files(payload)
     request = make_machine_request(
         files,
-        accel=choose_accel(job.settings.accel, drafted.guest, job.settings.data_dir),
+        accel=_choose_accel(job, drafted),
         memory_mib=_memory_mib(job),
         cpus=_cpus(job),
         channel_fd=control.GUEST_FD,
         disk_fd=disk,
         kept=(held,),
+        confidential=make_confidential(job.tee, drafted.manifest_hash),
     )
     fields: dict[str, object] = {
         "kind": "vm",
@@ -170,26 +189,23 @@ def _attest(
     registering = _Background(lambda: _register(job, broker, prepared))
     server: WatchedServer | None = None
     has_use = False
-    digest = prepared.digest
+    make_report: Callable[[ReportData], bytes] | None = None
     try:
-        tee, digest = measure_loaded(
-            files,
-            cpus=_cpus(job),
-            host_data=HostData(prepared.manifest_hash),
-            authority_dir=authority_directory(job.settings),
-        )
-        _keep_description(job, prepared, payload, digest.hex())
-        job.clock.step("measure", digest.hex()[:16])
+        _keep_descriptions(job, prepared, payload)
+        digest = prepared.predicted[0].digest if prepared.predicted else None
+        if job.tee is TeeKind.SOFTWARE:
+            make_report, digest = _measure(job, prepared, files)
+        job.clock.step("measure", digest.hex()[:16] if digest else "registers of the TDX module")
         stdin_is_empty = _await_start(job.shim)
-        has_use = registering.join() or _take_prepared(job, broker)
+        has_use = registering.join() or (bool(prepared.predicted) and _take_prepared(job, broker))
         job.clock.step("register", prepared.parsed.workload)
         server = WatchedServer(broker.client)
-        _converse(job, server, channel, tee, stdin_is_empty=stdin_is_empty)
+        _converse(job, server, channel, prepared, make_report, stdin_is_empty=stdin_is_empty)
     except KrunpyError as error:
         # a use that was taken is not given back: it would be another run's
         if (has_use or registering.was_done()) and not (server and server.may_have_released):
             _give_back(broker, prepared.parsed.workload)
-        if isinstance(error, HostError) and digest != prepared.digest:
+        if isinstance(error, HostError) and payload is not prepared.payload:
             error.add_note("what the machine loaded is not what was registered: it may not be able to boot")
         raise
 
@@ -199,8 +215,7 @@ def _register(job: Job, broker: Broker, prepared: Prepared) -> bool:
     waits = is_waiting(job.settings, job.wishes.prepared, prepared.parsed.workload)
     if not broker.may_register or waits:
         return False
-    broker.register(prepared, key=load_key(job.settings, prepared.image), uses=1)
-    return True
+    return broker.register_run(prepared, key=load_key(job.settings, prepared.image))
 
 
 def _take_prepared(job: Job, broker: Broker) -> bool:
@@ -224,14 +239,22 @@ def _give_back(broker: Broker, workload: str) -> None:
 
 
 def _converse(
-    job: Job, server: WatchedServer, channel: socket.socket, tee: UnsafeSoftwareTee, *, stdin_is_empty: bool
+    job: Job,
+    server: WatchedServer,
+    channel: socket.socket,
+    prepared: Prepared,
+    make_report: Callable[[ReportData], bytes] | None,
+    *,
+    stdin_is_empty: bool,
 ) -> None:
     from krunpy.runtime.conversation import Conversation
 
     conversation = Conversation(
         channel=channel,
         client=server,
-        tee=tee,
+        tee=str(job.tee),
+        make_report=make_report,
+        manifest=prepared.manifest if prepared.manifest_in is ManifestIn.HOST_DATA else b"",
         timeout_s=job.settings.boot_timeout_s,
         tamper=job.wishes.tamper or "",
         said_hello=lambda: job.clock.step("launch"),
@@ -242,57 +265,32 @@ def _converse(
     attested = conversation.hold(host.encode(stdin_is_empty=stdin_is_empty))
     for note in attested.notes:
         control.send_message(job.shim, {"kind": "note", "text": note})
-    _keep_aftermath(job, attested.attestation)
+    keep_aftermath(job.settings, job.directory, attested.attestation)
     job.clock.step("attest", attested.attestation)
 
 
-def _tampered_payload(job: Job, drafted: Drafted) -> GuestPayload:
-    payload = drafted.payload
-    match job.wishes.tamper:
-        case Tamper.KERNEL:
-            return replace(payload, kernel=tamper_kernel(payload.kernel))
-        case Tamper.INITRD:
-            return replace(payload, initrd=tamper_initrd(payload.initrd))
-        case Tamper.CMDLINE:
-            return replace(payload, cmdline=payload.cmdline + " krunpy.tampered")
-        case Tamper.MANIFEST:
-            return assemble_payload(drafted.guest, drafted.manifest.replace(b'"umask":18', b'"umask":19'))
-        case _:
-            return payload
+def _measure(
+    job: Job, prepared: Prepared, files: LoadedFiles
+) -> tuple[Callable[[ReportData], bytes], LaunchDigest]:
+    """Return how the software TEE reports on what the machine loads, and its launch digest."""
+    tee, digest = measure_loaded(
+        files,
+        cpus=_cpus(job),
+        host_data=HostData(prepared.manifest_hash),
+        authority_dir=authority_directory(job.settings),
+    )
+    return tee.report, digest
 
 
-def _keep_description(job: Job, prepared: Prepared, payload: GuestPayload, digest: str) -> None:
-    """Keep what was launched, for `krunpy explain`; nobody trusts it."""
-    if payload is prepared.payload:
-        described = prepared.description
-    else:
-        described = describe_launch(payload, cpus=_cpus(job), name="this launch")
-    folder = os.path.join(job.settings.data_dir, "launches")
-    make_private_directory(folder)
-    write_atomically(os.path.join(folder, f"{digest}.json"), json.dumps(described.to_dict()).encode())
-    keep_newest(folder, KEPT_LAUNCHES)
+def _keep_descriptions(job: Job, prepared: Prepared, payload: GuestPayload) -> None:
+    """Keep what is launched, for `krunpy explain`."""
+    predicted = prepared.predicted
+    if payload is not prepared.payload:
+        from krunpy.runtime.predict import predict_launches
 
-
-def _keep_aftermath(job: Job, attestation: str) -> None:
-    """Say where the shim keeps why the guest did not run what was released to it, for `krunpy explain`."""
-    if not attestation.isalnum():
-        return  # not a name that this server gives
-    folder = failures_directory(job.settings)
-    make_private_directory(folder)
-    keep_newest(folder, KEPT_LAUNCHES - 1)
-    path = os.path.join(folder, f"{attestation}.json")
-    write_file(os.path.join(job.directory, AFTERMATH), os.fsencode(path))
-
-
-def keep_newest(folder: str, count: int) -> None:
-    """Remove all but the newest files of a folder. Others may add and remove files meanwhile."""
-    found: list[tuple[int, str]] = []
-    for name in os.listdir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            found.append((os.stat(os.path.join(folder, name)).st_mtime_ns, name))
-    for _, name in sorted(found)[:-count]:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
+        predicted = predict_launches(job.tee, payload, cpus=_cpus(job), name="this launch")
+    for item in predicted:
+        keep_description(job.settings, item.description, item.digest.hex())
 
 
 def _await_start(shim: socket.socket) -> bool:
@@ -300,6 +298,12 @@ def _await_start(shim: socket.socket) -> bool:
     if message is None or message.kind != "start":
         raise HostError("cannot launch the machine", why="the container was ended before it was started")
     return message.fields.get("stdin_is_empty") is True
+
+
+def _choose_accel(job: Job, drafted: Drafted) -> Accel:
+    if job.tee is TeeKind.SOFTWARE:
+        return choose_accel(job.settings.accel, drafted.guest, job.settings.data_dir)
+    return choose_confidential_accel(job.settings.accel)
 
 
 def _cpus(job: Job) -> int:
@@ -360,9 +364,11 @@ def main(directory: str) -> int:
             settings=settings,
             bundle=bundle,
             wishes=parse_annotations(bundle.annotations),
+            tee=choose_tee(settings.tee),
             clock=Clock(_tell_steps(directory)),
             shim=shim,
         )
+        write_file(os.path.join(directory, TEE), job.tee.encode())
         launch(job, channel)
     except KrunpyError as error:
         _report(shim, error)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from krunpy.core.octets import HostData, LaunchDigest
     from krunpy.guest.payload import GuestPayload
+    from krunpy.runtime.confidential import Confidential
     from krunpy.tee.software import UnsafeSoftwareTee
 
 
@@ -91,10 +92,13 @@ def make_machine_request(  # noqa: PLR0913 - all keyword-only
     channel_fd: int,
     disk_fd: int,
     kept: Sequence[int] = (),
+    confidential: Confidential | None = None,
 ) -> MachineRequest:
     """Return the request. kept: descriptors that live as long as the machine, the cache's hold on the image.
 
-    Raises HostError if a device is needed that only root may open.
+    confidential: the launch in a hardware TEE; None for a plain machine.
+
+    Raises HostError if a device is needed that only root may open, or a hardware TEE without KVM.
     """
     descriptors = (files.firmware, files.kernel, files.initrd, channel_fd, disk_fd, *kept)
     spec = VmSpec(
@@ -107,12 +111,14 @@ def make_machine_request(  # noqa: PLR0913 - all keyword-only
         initrd_fd=2,
         channel_fd=3,
         disk_fd=4,
+        tee=None if confidential is None else confidential.launch,
     )
-    group = find_group(DEVICE) if accel is Accel.KVM else None
+    groups = [find_group(DEVICE) if accel is Accel.KVM else None]
+    groups += [] if confidential is None else confidential.groups
     return MachineRequest(
         argv=tuple(build_argv(spec, require_qemu())),
         descriptors=descriptors,
-        groups=() if group is None else (group,),
+        groups=tuple(dict.fromkeys(group for group in groups if group is not None)),
     )
 
 

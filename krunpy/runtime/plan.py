@@ -53,6 +53,7 @@ class Plan:
     read_only: bool = False
     integrity_only: bool = False
     no_host_settings: bool = False
+    manifest_in: str = ""
     memory_mib: int = 0
     cpus: int = 0
     workload: str = ""
@@ -212,6 +213,7 @@ def _make_annotations(plan: Plan) -> dict[str, str]:
         names.SOURCE: "" if _is_bundle(plan.source) else describe_source(plan.source),
         names.INTEGRITY_ONLY: "true" if plan.integrity_only else "",
         names.NO_HOST_SETTINGS: "true" if plan.no_host_settings else "",
+        names.MANIFEST_IN: plan.manifest_in,
         names.MEMORY_MIB: str(plan.memory_mib or ""),
         names.CPUS: str(plan.cpus or ""),
         names.WORKLOAD: plan.workload,

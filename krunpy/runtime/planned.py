@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from krunpy.guest.payload import load_guest, require_unchanged
 from krunpy.oci.annotations import parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.plan import make_config, write_bundle
-from krunpy.runtime.prepare import Prepared, convert_source, prepare
+from krunpy.runtime.prepare import (
+    Drafted,
+    Prepared,
+    choose_manifest_in,
+    complete,
+    convert_source,
+    draft,
+)
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from krunpy.core.settings import Settings
     from krunpy.formats.manifest import ServerIdentity
@@ -25,14 +35,12 @@ def prepare_plan(
     plan: Plan,
     *,
     identity: ServerIdentity,
+    tee: TeeKind,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Return what a launch of this plan would register. Raises as `make_config`, `convert` and `prepare` do."""
-    config = make_config(plan)
-    with tempfile.TemporaryDirectory(prefix="krunpy-bundle-") as directory:
-        write_bundle(directory, config)
-        bundle = parse_bundle(json.dumps(config).encode(), directory)
-        return prepare_bundle(settings, bundle, identity=identity, progress=progress)
+    """Return what a launch of this plan in a TEE would register. Raises as `draft_plan` and `complete` do."""
+    with _open_bundle(plan) as bundle:
+        return prepare_bundle(settings, bundle, identity=identity, tee=tee, progress=progress)
 
 
 def prepare_bundle(
@@ -40,17 +48,63 @@ def prepare_bundle(
     bundle: Bundle,
     *,
     identity: ServerIdentity,
+    tee: TeeKind,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Return what a launch of this bundle would register. Raises as `convert` and `prepare` do."""
+    """Return what a launch of this bundle in a TEE would register. Raises as `draft_plan` and `complete` do."""
+    drafted = _draft(settings, bundle, identity=identity, tee=tee, progress=progress)
+    return complete(drafted, cpus=parse_annotations(bundle.annotations).cpus or settings.cpus)
+
+
+def draft_plan(
+    settings: Settings,
+    plan: Plan,
+    *,
+    identity: ServerIdentity,
+    tee: TeeKind,
+    has_firmware: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drafted:
+    """Return manifest and payload of a launch of this plan, of a guest that is what was built.
+
+    has_firmware: whether the payload's firmware is to be that of the TEE, which the guest must have been built with.
+
+    Raises as `make_config`, `load_guest`, `require_unchanged` and `convert_source` do.
+    """
+    with _open_bundle(plan) as bundle:
+        return _draft(
+            settings, bundle, identity=identity, tee=tee, has_firmware=has_firmware, progress=progress
+        )
+
+
+@contextmanager
+def _open_bundle(plan: Plan) -> Iterator[Bundle]:
+    config = make_config(plan)
+    with tempfile.TemporaryDirectory(prefix="krunpy-bundle-") as directory:
+        write_bundle(directory, config)
+        yield parse_bundle(json.dumps(config).encode(), directory)
+
+
+def _draft(
+    settings: Settings,
+    bundle: Bundle,
+    *,
+    identity: ServerIdentity,
+    tee: TeeKind,
+    has_firmware: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drafted:
+    guest = load_guest(settings.guest_dir, tee=tee if has_firmware else TeeKind.SOFTWARE)
+    require_unchanged(guest)
     wishes = parse_annotations(bundle.annotations)
     source = wishes.source or f"dir:{bundle.root}"
     image = convert_source(settings, source, encrypt=not wishes.integrity_only, progress=progress)
-    return prepare(
-        settings,
+    return draft(
         bundle,
         image,
+        guest,
         identity=identity,
         workload=wishes.workload or "",
-        cpus=wishes.cpus or settings.cpus,
+        tee=tee,
+        manifest_in=choose_manifest_in(settings, wishes),
     )

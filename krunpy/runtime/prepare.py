@@ -10,9 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from krunpy.core.octets import Digest32, LaunchDigest, PublicKey32, Secret
-from krunpy.formats.manifest import Manifest, ServerIdentity, hash_manifest, parse_manifest
-from krunpy.guest.payload import GuestPayload, assemble_payload, load_guest, require_unchanged
+from krunpy.core.octets import Digest32, PublicKey32, Secret
+from krunpy.formats.manifest import Manifest, ManifestIn, ServerIdentity, hash_manifest, parse_manifest
+from krunpy.guest.payload import (
+    Guest,
+    GuestPayload,
+    assemble_class_payload,
+    assemble_payload,
+    require_unchanged,
+)
 from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.keys import load_build_secret, load_disk_key
@@ -23,21 +29,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from krunpy.core.settings import Settings
-    from krunpy.guest.payload import Guest
     from krunpy.image.workload import WorkloadImage
-    from krunpy.measure.description import LaunchDescription
+    from krunpy.oci.annotations import Wishes
     from krunpy.oci.bundle import Bundle
+    from krunpy.runtime.predict import PredictedLaunch
+    from krunpy.tee.detect import TeeKind
 
-TEES = ("software",)
 IMAGE_PREFIX = "image:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drafted:
-    """What a machine can boot, before anybody has checked or measured it."""
+    """What a machine can boot in a TEE, before anybody has checked or measured it."""
 
+    tee: TeeKind
     image: WorkloadImage
     manifest: bytes
+    manifest_in: ManifestIn
     guest: Guest
     payload: GuestPayload
 
@@ -51,13 +59,20 @@ class Drafted:
         """SHA-256 of the manifest."""
         return hash_manifest(self.manifest)
 
+    @property
+    def guest_name(self) -> str:
+        """What people call the guest's build."""
+        return f"guest {os.path.basename(self.guest.folder)}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared(Drafted):
-    """A workload that is ready to be registered: its guest is what was built, its launch digest is predicted."""
+    """A workload that is ready to be registered: its guest is what was built, its launch digests are predicted.
 
-    description: LaunchDescription
-    digest: LaunchDigest
+    predicted: as `predict_launches` has it.
+    """
+
+    predicted: tuple[PredictedLaunch, ...]
 
 
 def open_cache(settings: Settings) -> ImageCache:
@@ -100,63 +115,61 @@ def load_key(settings: Settings, image: WorkloadImage) -> Secret:
     return load_disk_key(image, load_build_secret(settings.data_dir))
 
 
-def describe_launch(payload: GuestPayload, *, cpus: int, name: str) -> LaunchDescription:
-    """Return what a launch digest of this payload is made from. name: of the guest build, for people."""
-    # 15 ms of imports that must not stand before the machine's start
-    from krunpy.measure.description import LaunchDescription, measure_cmdline, measure_file, measure_firmware
-    from krunpy.measure.launch import find_layout
-
-    return LaunchDescription(
-        layout=find_layout(payload.firmware),
-        firmware=measure_firmware(f"firmware of {name}", payload.firmware),
-        kernel=measure_file(f"kernel of {name}", payload.kernel),
-        initrd=measure_file(f"initrd of {name}", payload.initrd),
-        cmdline=measure_cmdline(payload.cmdline),
-        vcpus=cpus,
-    )
-
-
-def draft(
-    settings: Settings, bundle: Bundle, image: WorkloadImage, *, identity: ServerIdentity, workload: str
-) -> Drafted:
-    """Return the manifest and the payload of a bundle on an image. Raises HostError if there is no guest."""
-    manifest = make_manifest(bundle, image.disk, server=identity, tees=TEES, workload=workload)
-    guest = load_guest(settings.guest_dir)
-    payload = assemble_payload(guest, manifest)
-    return Drafted(image=image, manifest=manifest, guest=guest, payload=payload)
-
-
-def complete(drafted: Drafted, *, cpus: int) -> Prepared:
-    """Return a draft with its predicted launch digest. Raises HostError if the guest is not what was built."""
-    from krunpy.measure.description import predict_described
-
-    require_unchanged(drafted.guest)
-    name = f"guest {os.path.basename(drafted.guest.folder)}"
-    description = describe_launch(drafted.payload, cpus=cpus, name=name)
-    return Prepared(
-        image=drafted.image,
-        manifest=drafted.manifest,
-        guest=drafted.guest,
-        payload=drafted.payload,
-        description=description,
-        digest=predict_described(description),
-    )
-
-
-def prepare(
-    settings: Settings,
+def draft(  # noqa: PLR0913 - all named
     bundle: Bundle,
     image: WorkloadImage,
+    guest: Guest,
     *,
     identity: ServerIdentity,
     workload: str,
-    cpus: int,
-) -> Prepared:
-    """Return the manifest, the payload and the predicted launch digest of a bundle on an image.
+    tee: TeeKind,
+    manifest_in: ManifestIn,
+) -> Drafted:
+    """Return the manifest and the payload of a bundle on an image.
 
-    Raises HostError if the guest is not what was built.
+    tee: the only one that the manifest names. guest: with the firmware of that TEE, if the payload is to be launched.
     """
-    return complete(draft(settings, bundle, image, identity=identity, workload=workload), cpus=cpus)
+    manifest = make_manifest(bundle, image.disk, server=identity, tees=(str(tee),), workload=workload)
+    return Drafted(
+        tee=tee,
+        image=image,
+        manifest=manifest,
+        manifest_in=manifest_in,
+        guest=guest,
+        payload=make_payload(guest, manifest, manifest_in),
+    )
+
+
+def choose_manifest_in(settings: Settings, wishes: Wishes) -> ManifestIn:
+    """Return what binds a manifest: what was asked for, else the setting."""
+    return ManifestIn((wishes.manifest_in or settings.manifest_in).replace("-", "_"))
+
+
+def make_payload(guest: Guest, manifest: bytes, manifest_in: ManifestIn) -> GuestPayload:
+    """Return the bytes that boot the workload of this manifest."""
+    if manifest_in is ManifestIn.HOST_DATA:
+        return assemble_class_payload(guest)
+    return assemble_payload(guest, manifest)
+
+
+def complete(drafted: Drafted, *, cpus: int) -> Prepared:
+    """Return a draft with its predicted launch digests.
+
+    Raises HostError if the guest is not what was built, FormatError if its firmware does not fit the TEE.
+    """
+    # 15 ms of imports that must not stand before the machine's start
+    from krunpy.runtime.predict import predict_launches
+
+    require_unchanged(drafted.guest)
+    return Prepared(
+        tee=drafted.tee,
+        image=drafted.image,
+        manifest=drafted.manifest,
+        manifest_in=drafted.manifest_in,
+        guest=drafted.guest,
+        payload=drafted.payload,
+        predicted=predict_launches(drafted.tee, drafted.payload, cpus=cpus, name=drafted.guest_name),
+    )
 
 
 def make_identity(url: str, key: PublicKey32) -> ServerIdentity:

@@ -6,14 +6,19 @@ Used by `krunpy quickstart --tamper`; every kind must end in a refusal, and the 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import UsageError
 from krunpy.core.octets import Nonce
+from krunpy.formats.manifest import ManifestIn
+from krunpy.guest.payload import assemble_payload
 
 if TYPE_CHECKING:
     from krunpy.formats.disk import Disk
+    from krunpy.guest.payload import GuestPayload
+    from krunpy.runtime.prepare import Drafted
 
 MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
 _REPORT = 4  # bytes into the evidence: behind the report's length
@@ -52,6 +57,27 @@ def tamper_kernel(kernel: bytes) -> bytes:
 def tamper_initrd(initrd: bytes) -> bytes:
     """Return an initrd that unpacks all the same: a bit of the padding behind the last archive is set."""
     return initrd + bytes(511) + b"\0"
+
+
+def tamper_manifest(manifest: bytes) -> bytes:
+    """Return the manifest of another workload: its process gets another umask."""
+    return manifest.replace(b'"umask":18', b'"umask":19')
+
+
+def tamper_payload(drafted: Drafted, kind: str | None) -> GuestPayload:
+    """Return what the machine is to load: the draft's payload itself if this kind changes nothing of it."""
+    payload = drafted.payload
+    match kind:
+        case Tamper.KERNEL:
+            return replace(payload, kernel=tamper_kernel(payload.kernel))
+        case Tamper.INITRD:
+            return replace(payload, initrd=tamper_initrd(payload.initrd))
+        case Tamper.CMDLINE:
+            return replace(payload, cmdline=payload.cmdline + " krunpy.tampered")
+        case Tamper.MANIFEST if drafted.manifest_in is ManifestIn.INITRD:
+            return assemble_payload(drafted.guest, tamper_manifest(drafted.manifest))
+        case _:
+            return payload
 
 
 def copy_disk_with_flip(disk_fd: int, disk: Disk) -> int:

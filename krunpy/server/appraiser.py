@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from krunpy.attest.tdx_claims import TdxClaims
     from krunpy.attest.verify import SnpClaims
     from krunpy.core.octets import Digest32, ReportData
+    from krunpy.formats.manifest import ManifestIn
     from krunpy.server.reference import ReferenceValue
     from krunpy.server.refusals import Refusal
 
@@ -20,6 +21,7 @@ class Wanted:
     """What the evidence has to show. Nothing here is optional.
 
     tee:              "software", "snp" or "tdx", as the guest said and the manifest allows.
+    manifest_in:      HOST_DATA: host_data or mrconfigid has to name manifest_hash; the launch digest does not.
     reference_values: those of this one workload for this TEE.
     policy:           the registration's.
     now_s:            seconds since 1970.
@@ -28,6 +30,7 @@ class Wanted:
     tee: str
     report_data: ReportData
     manifest_hash: Digest32
+    manifest_in: ManifestIn
     reference_values: tuple[ReferenceValue, ...]
     policy: Mapping[str, object]
     now_s: float

@@ -93,12 +93,13 @@ def attest(broker: Broker, request: AttestRequest) -> Outcome:
     5. The evidence verifies: signature and chain, to a root of this server.
     6. report_data is that of this nonce, guest key and manifest.
     7. The launch digest is a reference value of this workload, for this TEE.
-    8. The policy holds: server's and registration's. (5 to 8: the appraiser, in this order.)
-    9. Hardware has signed it; or the mode, the workload and the server's own key are all for simulation.
-    10. The session is used up: who comes second, however close, gets nothing.
-    11. A use is taken, the disk key opened, sealed to the guest key and signed.
+    8. Where that digest names only a class: host_data or mrconfigid names this workload's manifest.
+    9. The policy holds: server's and registration's. (5 to 9: the appraiser, in this order.)
+    10. Hardware has signed it; or the mode, the workload and the server's own key are all for simulation.
+    11. The session is used up: who comes second, however close, gets nothing.
+    12. A use is taken, the disk key opened, sealed to the guest key and signed.
 
-    10, 11 and the record are one transaction. A refusal is recorded and uses its session up as well, but for
+    11, 12 and the record are one transaction. A refusal is recorded and uses its session up as well, but for
     two kinds that would let strangers fill the store: a session that no server gave out leaves no trace, and
     neither do refusals of an address beyond `BrokerLimits.refused`. Nothing can be released in either case.
     Raises HostError if the store cannot be used.
@@ -112,9 +113,9 @@ def attest(broker: Broker, request: AttestRequest) -> Outcome:
     if _is_forgotten(broker, request, course):
         return _make_outcome("", request, course)
     with broker.database.change() as connection:
-        course = _use_session(course, connection, now_s=int(broker.now_s()))  # 10
+        course = _use_session(course, connection, now_s=int(broker.now_s()))  # 11
         if course.refusal is None:
-            course = _release(broker, request, course, connection)  # 11
+            course = _release(broker, request, course, connection)  # 12
         course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
         record = _make_record(broker, request, course)
         known = course.workload.reference_values if course.workload else ()
@@ -192,6 +193,7 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         tee=request.tee,
         report_data=make_report_data(course.session.nonce, request.guest_key, request.manifest_hash),
         manifest_hash=request.manifest_hash,
+        manifest_in=course.workload.manifest_in,
         reference_values=tuple(
             value for value in course.workload.reference_values if value.tee == request.tee
         ),
@@ -199,11 +201,11 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         now_s=broker.now_s(),
     )
     try:
-        appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5, 6, 7, 8
+        appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5 to 9
     except FormatError as error:  # the stored policy is of another version of krunpy
         return replace(course, refusal=Refusal.POLICY_REFUSED, detail=f"{error.what}: {error.why}")
     course = replace(course, appraisal=appraisal, refusal=appraisal.refusal)
-    return course if course.refusal is not None else _check_signatory(broker, course)  # 9
+    return course if course.refusal is not None else _check_signatory(broker, course)  # 10
 
 
 def _check_signatory(broker: Broker, course: _Course) -> _Course:
@@ -279,6 +281,7 @@ def _make_record(broker: Broker, request: AttestRequest, course: _Course) -> dic
         "detail": course.detail,
         "workload": course.workload.id if course.workload else "",
         "manifest_hash": request.manifest_hash.hex(),
+        "manifest_in": course.workload.manifest_in if course.workload else "",
         "guest_public_key": request.guest_key.hex(),
         "tee": request.tee,
         "launch_digest": appraisal.launch_digest if appraisal else "",

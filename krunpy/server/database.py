@@ -18,7 +18,7 @@ from krunpy.core.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_S = 10
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -31,7 +31,7 @@ CREATE TABLE workloads (
   id TEXT PRIMARY KEY, manifest_hash BLOB NOT NULL UNIQUE, manifest BLOB NOT NULL, sealed_key BLOB NOT NULL,
   reference_values TEXT NOT NULL, policy TEXT NOT NULL, status TEXT NOT NULL, uses_left INTEGER,
   released INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL, requires_hardware INTEGER NOT NULL);
+  expires_at INTEGER NOT NULL, requires_hardware INTEGER NOT NULL, manifest_in TEXT NOT NULL);
 CREATE TABLE snapshots (hash BLOB PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attestations (
   sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, workload TEXT NOT NULL,
@@ -40,14 +40,19 @@ CREATE INDEX attestations_by_outcome ON attestations (outcome, sequence);
 CREATE INDEX attestations_by_workload ON attestations (workload, sequence);
 CREATE INDEX attestations_by_snapshot ON attestations (snapshot);
 """
+# version 2 knew manifests in the initrd alone
+_UPGRADE_2 = """
+ALTER TABLE workloads ADD COLUMN manifest_in TEXT NOT NULL DEFAULT 'initrd';
+"""
 # version 1 knew who may have a key by the manifest alone
-_UPGRADE = """
+_UPGRADE_1 = """
 DROP TABLE sessions;
 CREATE TABLE used_sessions (id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX used_sessions_by_expiry ON used_sessions (expires_at);
 ALTER TABLE workloads ADD COLUMN requires_hardware INTEGER NOT NULL DEFAULT 1;
 UPDATE workloads SET requires_hardware=0 WHERE instr(manifest,CAST('"software"' AS BLOB))>0;
 """
+_SCRIPTS = {0: _SCHEMA, 1: _UPGRADE_1 + _UPGRADE_2, 2: _UPGRADE_2}  # by the version found
 
 
 class Database:
@@ -103,10 +108,9 @@ class Database:
 
     def _require_schema(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version in {0, 1}:
-            script = _UPGRADE if version else _SCHEMA
+        if version in _SCRIPTS:
             self._connection.executescript(
-                f"BEGIN IMMEDIATE;{script}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+                f"BEGIN IMMEDIATE;{_SCRIPTS[version]}PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
             )
         elif version != SCHEMA_VERSION:
             raise HostError(

@@ -229,6 +229,7 @@ def _describe(workload: Workload) -> dict[str, object]:
         "reference_values": [value.to_document() for value in workload.reference_values],
         "policy": workload.policy,
         "require_hardware": workload.requires_hardware,
+        "manifest_in": workload.manifest_in,
         "status": workload.status,
         "uses_left": workload.uses_left,
         "released": workload.released,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from krunpy.core.errors import FormatError
-from krunpy.core.octets import Digest48, LaunchDigest
+from krunpy.core.octets import Digest48, HostData, LaunchDigest
 from krunpy.formats.manifest import TEES
 from krunpy.server.documents import take_object
 
@@ -25,12 +25,14 @@ _MAX_INPUTS = 8192  # characters of JSON, for one reference value
 class SnpReferenceValue:
     """A launch digest that is right for the workload, and the inputs it was predicted from.
 
-    tee: "snp" or "software".
+    tee:       "snp" or "software".
+    host_data: None for any: the host chooses it, and the manifest lies in the measured initrd.
     """
 
     tee: str
     launch_digest: LaunchDigest
     inputs: dict[str, object]
+    host_data: HostData | None = None
 
     @property
     def name(self) -> bytes:
@@ -39,7 +41,8 @@ class SnpReferenceValue:
 
     def to_document(self) -> dict[str, object]:
         """Return the value as the protocol writes it."""
-        return {"tee": self.tee, "launch_digest": self.launch_digest.hex(), "inputs": self.inputs}
+        bound = {"host_data": self.host_data.hex()} if self.host_data is not None else {}
+        return {"tee": self.tee, "launch_digest": self.launch_digest.hex(), **bound, "inputs": self.inputs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,7 @@ def _parse_snp(item: Fields, tee: str) -> SnpReferenceValue:
         tee=tee,
         launch_digest=LaunchDigest(item.take_hex("launch_digest", LaunchDigest.size)),
         inputs=take_object(item, "inputs", limit=_MAX_INPUTS),
+        host_data=HostData(item.take_hex("host_data", HostData.size)) if item.has("host_data") else None,
     )
 
 

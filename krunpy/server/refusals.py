@@ -22,6 +22,7 @@ class Refusal(StrEnum):
     EVIDENCE_NOT_VERIFIED = "evidence-not-verified"
     REPORT_DATA_MISMATCH = "report-data-mismatch"
     LAUNCH_DIGEST_UNKNOWN = "launch-digest-unknown"
+    HOST_DATA_MISMATCH = "host-data-mismatch"
     POLICY_REFUSED = "policy-refused"
     HARDWARE_REQUIRED = "hardware-required"
     COULD_NOT_CHECK = "could-not-check"
@@ -43,6 +44,7 @@ MESSAGES = {
     Refusal.EVIDENCE_NOT_VERIFIED: "the evidence's signature does not hold",
     Refusal.REPORT_DATA_MISMATCH: "report_data is not for this session",
     Refusal.LAUNCH_DIGEST_UNKNOWN: "the launch digest is not registered",
+    Refusal.HOST_DATA_MISMATCH: "the machine was launched for another manifest",
     Refusal.POLICY_REFUSED: "the policy does not allow this guest",
     Refusal.HARDWARE_REQUIRED: "the workload is released to hardware only",
     Refusal.COULD_NOT_CHECK: "collateral is missing; try again",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Secret
-from krunpy.formats.manifest import MAX_MANIFEST, hash_manifest, parse_manifest
+from krunpy.formats.manifest import MAX_MANIFEST, ManifestIn, hash_manifest, parse_manifest
 from krunpy.server.documents import take_base64, take_object
 from krunpy.server.reference import parse_reference_value
 
@@ -32,6 +32,7 @@ class Registration:
     """One checked registration. uses: 0 for unlimited; expires_in_s: 0 for never.
 
     requires_hardware: what the body says, else what is usual in the server's mode.
+    manifest_in: what the body says, else the initrd.
     """
 
     manifest_bytes: bytes
@@ -44,6 +45,7 @@ class Registration:
     expires_in_s: int
     restores: bool
     requires_hardware: bool
+    manifest_in: ManifestIn
 
 
 def parse_registration(
@@ -76,9 +78,20 @@ def parse_registration(
         requires_hardware=(
             fields.take_bool("require_hardware") if fields.has("require_hardware") else requires_hardware
         ),
+        manifest_in=_take_manifest_in(fields),
     )
     fields.require_no_more()
     return registration
+
+
+def _take_manifest_in(fields: Fields) -> ManifestIn:
+    text = fields.take_string("manifest_in") if fields.has("manifest_in") else ManifestIn.INITRD
+    try:
+        return ManifestIn(text)
+    except ValueError:
+        raise FormatError(
+            "cannot read body.manifest_in", why=f'seen "{text[:40]}", wanted {" or ".join(ManifestIn)}'
+        ) from None
 
 
 def _take_reference_values(fields: Fields, tees: tuple[str, ...]) -> tuple[ReferenceValue, ...]:

@@ -16,6 +16,7 @@ from krunpy.attest.policy import OneOf, Unchecked
 from krunpy.attest.policy_sections import parse_policies
 from krunpy.attest.refusal import Stage
 from krunpy.attest.tdx_appraise import TdxExpectations
+from krunpy.formats.manifest import ManifestIn, make_host_data, make_mrconfigid
 from krunpy.server.appraiser import Appraisal
 from krunpy.server.collateral import BoundedSource, NoCollateral
 from krunpy.server.reference import SnpReferenceValue, TdxReferenceValue
@@ -38,15 +39,18 @@ _CONFIG_IS_OPEN = Unchecked(
     reason="a reference value leaves it open: the manifest lies in the measured initrd"
 )
 _NO_INTEL = IntelAnchors(roots={})
+_THE_MANIFEST = "the registration's manifest"
 # checks in the order of the server's promise; every other check belongs to the policy
 _CODES = {
     "not-simulated-here": Refusal.TEE_NOT_ALLOWED,
     "report-data": Refusal.REPORT_DATA_MISMATCH,
     "measurement": Refusal.LAUNCH_DIGEST_UNKNOWN,
+    "host-data": Refusal.HOST_DATA_MISMATCH,
     **dict.fromkeys(
         ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3", "mrconfigid"), Refusal.LAUNCH_DIGEST_UNKNOWN
     ),
 }
+_CLASS_CODES = _CODES | {"mrconfigid": Refusal.HOST_DATA_MISMATCH}
 
 
 class Verifier:
@@ -102,18 +106,18 @@ class Verifier:
         policies = parse_policies(dict(wanted.policy), source=_SOURCE, accepts_simulated=is_software)
         if wanted.tee == "tdx":
             return self._appraise_tdx(evidence, wanted, policies)
-        judgement, is_incomplete = self._judge_snp(evidence, wanted, policies)
+        judgement = self._judge_snp(evidence, wanted, policies)
         claims = judgement.claims
         return Appraisal(
-            refusal=Refusal.COULD_NOT_CHECK if is_incomplete else _find_refusal(judgement),
+            refusal=_find_refusal(judgement, wanted),
             simulated=judgement.verdict.simulated or is_software,
             claims=claims,
             launch_digest=claims.report.measurement.hex() if claims is not None else "",
             verdict={**judgement.verdict.to_dict(), "tee": wanted.tee},
         )
 
-    def _judge_snp(self, evidence: bytes, wanted: Wanted, policies: Policies) -> tuple[Judgement, bool]:
-        """Return the judgement, and whether it says only that the VCEK is missing and cannot be had."""
+    def _judge_snp(self, evidence: bytes, wanted: Wanted, policies: Policies) -> Judgement:
+        """Return the judgement, with the VCEK and the CRL that the evidence came without if these can be had."""
 
         def judge(payload: bytes, crls: tuple[bytes, ...] = ()) -> Judgement:
             return judge_snp(
@@ -126,15 +130,15 @@ class Verifier:
             )
 
         judgement = judge(evidence)
-        if judgement.verdict.code == "chain-missing" and wanted.tee == "snp":
-            completed = self._collateral.complete_snp(evidence)
+        if judgement.verdict.code == "chain-missing":
+            completed = self._collateral.complete_snp(evidence) if wanted.tee == "snp" else None
             if completed is None:
-                return judgement, True
+                return judgement  # nothing vouches for it: AMD is not asked for its CRL
             evidence, judgement = completed, judge(completed)
         if judgement.verdict.could_not_check:
             crls = self._collateral.find_crls(evidence)
             judgement = judge(evidence, crls) if crls else judgement
-        return judgement, False
+        return judgement
 
     def _appraise_tdx(self, evidence: bytes, wanted: Wanted, policies: Policies) -> Appraisal:
         values = tuple(value for value in wanted.reference_values if isinstance(value, TdxReferenceValue))
@@ -153,7 +157,7 @@ class Verifier:
         # nothing is fetched for a quote that is refused without
         if judgement.verdict.could_not_check and (found := self._collateral.find_tdx(evidence)) is not None:
             judgement = judge(found)
-        claims, refusal = judgement.claims, _find_refusal(judgement)
+        claims, refusal = judgement.claims, _find_refusal(judgement, wanted)
         if (
             refusal is None
             and claims is not None
@@ -196,23 +200,39 @@ def _expect_snp(wanted: Wanted) -> Expectations:
     return Expectations(
         report_data=OneOf(values=frozenset({wanted.report_data}), source="this session"),
         launch_digests=_one_of(*(value.launch_digest for value in values)),
-        host_data=_MANIFEST_IS_MEASURED,
+        host_data=_expect_host_data(wanted, values),
     )
+
+
+def _expect_host_data(wanted: Wanted, values: list[SnpReferenceValue]) -> Expected:
+    if wanted.manifest_in is ManifestIn.HOST_DATA:
+        return OneOf(values=frozenset({make_host_data(wanted.manifest_hash)}), source=_THE_MANIFEST)
+    named = [value.host_data for value in values]
+    if None in named:
+        return _MANIFEST_IS_MEASURED
+    return _one_of(*(value for value in named if value is not None))
 
 
 def _expect_tdx(wanted: Wanted, values: tuple[TdxReferenceValue, ...]) -> TdxExpectations:
     rtmr0, rtmr1, rtmr2, rtmr3 = (_one_of(*(value.rtmrs[index] for value in values)) for index in range(4))
-    mrconfigids = [value.mrconfigid for value in values]
-    expected: Expected = _one_of(*(value for value in mrconfigids if value is not None))
     return TdxExpectations(
         report_data=OneOf(values=frozenset({wanted.report_data}), source="this session"),
         mrtds=_one_of(*(value.mrtd for value in values)),
         rtmrs=(rtmr0, rtmr1, rtmr2, rtmr3),
-        mrconfigids=_CONFIG_IS_OPEN if None in mrconfigids else expected,
+        mrconfigids=_expect_mrconfigid(wanted, values),
     )
 
 
-def _find_refusal(judgement: Judgement | TdxJudgement) -> Refusal | None:
+def _expect_mrconfigid(wanted: Wanted, values: tuple[TdxReferenceValue, ...]) -> Expected:
+    if wanted.manifest_in is ManifestIn.HOST_DATA:
+        return OneOf(values=frozenset({make_mrconfigid(wanted.manifest_hash)}), source=_THE_MANIFEST)
+    mrconfigids = [value.mrconfigid for value in values]
+    if None in mrconfigids:
+        return _CONFIG_IS_OPEN
+    return _one_of(*(value for value in mrconfigids if value is not None))
+
+
+def _find_refusal(judgement: Judgement | TdxJudgement, wanted: Wanted) -> Refusal | None:
     verdict = judgement.verdict
     if verdict.could_not_check:
         return Refusal.COULD_NOT_CHECK
@@ -220,7 +240,8 @@ def _find_refusal(judgement: Judgement | TdxJudgement) -> Refusal | None:
         is_unread = any(check.stage is Stage.PARSE for check in verdict.checks)
         return Refusal.EVIDENCE_MALFORMED if is_unread else Refusal.EVIDENCE_NOT_VERIFIED
     failed = {check.name for check in verdict.checks if not check.held}
-    for name, refusal in _CODES.items():
+    codes = _CLASS_CODES if wanted.manifest_in is ManifestIn.HOST_DATA else _CODES
+    for name, refusal in codes.items():
         if name in failed:
             return refusal
     return None if verdict.trusted and not failed else Refusal.POLICY_REFUSED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from krunpy.core.errors import StateError
 from krunpy.core.octets import Digest32
+from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.narrow import Fields
 from krunpy.server.documents import encode_document
 from krunpy.server.reference import parse_reference_value
@@ -30,7 +31,7 @@ ENDED_KEPT = 1000  # ended, revoked and expired workloads that stay for show
 _USABLE = "status='active' AND (expires_at=0 OR expires_at>:now)"
 _COLUMNS = (
     "id,manifest_hash,manifest,sealed_key,reference_values,policy,status,uses_left,released,"
-    "created_at,updated_at,expires_at,requires_hardware"
+    "created_at,updated_at,expires_at,requires_hardware,manifest_in"
 )
 
 
@@ -39,6 +40,7 @@ class Workload:
     """One row. status: active, ended, revoked or expired. uses_left: None for unlimited. Times: seconds.
 
     requires_hardware: the key is released to hardware alone, whatever the server's mode.
+    manifest_in: what evidence has to name the manifest by; it never changes while the workload is active.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Workload:
     updated_at: int
     expires_at: int
     requires_hardware: bool
+    manifest_in: ManifestIn
 
     def find_refusal(self) -> Refusal | None:
         """Return why nothing is released to this workload, or None."""
@@ -115,7 +118,7 @@ def list_workloads(
 def register(connection: sqlite3.Connection, registration: Registration, vault: Vault, *, now_s: int) -> bool:
     """Store a registration; return whether the workload is new or begins anew.
 
-    Raises StateError if the id is active with another manifest or disk key, or revoked.
+    Raises StateError if the id is active with another manifest, binding of it or disk key, or revoked.
     """
     known = find_workload(connection, registration.manifest.workload, now_s=now_s)
     if known is not None and known.status == "active":
@@ -206,6 +209,12 @@ def _require_same(known: Workload, registration: Registration, vault: Vault) -> 
             f"seen {registration.manifest_hash.hex()[:16]}",
             next="revoke it first, or use another id",
         )
+    if known.manifest_in != registration.manifest_in:
+        raise StateError(
+            what,
+            why=f"it is active with its manifest in {known.manifest_in}, seen {registration.manifest_in}",
+            next="revoke it first, or use another id",
+        )
     disk_key = vault.open(known.sealed_key, workload=known.id, manifest_hash=known.manifest_hash)
     if disk_key != registration.disk_key:
         raise StateError(what, why="it is active with another disk key", next="revoke it first")
@@ -236,7 +245,7 @@ def _add(connection: sqlite3.Connection, known: Workload, registration: Registra
 def _start(connection: sqlite3.Connection, registration: Registration, vault: Vault, *, now_s: int) -> None:
     workload = registration.manifest.workload
     connection.execute(
-        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,'active',?,0,?,?,?,?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,'active',?,0,?,?,?,?,?)",  # noqa: S608
         (
             workload,
             registration.manifest_hash,
@@ -249,6 +258,7 @@ def _start(connection: sqlite3.Connection, registration: Registration, vault: Va
             now_s,
             _expiry(registration, now_s),
             registration.requires_hardware,
+            registration.manifest_in,
         ),
     )
 
@@ -281,4 +291,5 @@ def _from_row(row: sqlite3.Row, now_s: int) -> Workload:
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],
         requires_hardware=bool(row["requires_hardware"]),
+        manifest_in=ManifestIn(row["manifest_in"]),
     )

@@ -7,7 +7,17 @@ import pytest
 import krunpy
 from tests.fakes.commands import Bench, make_guest, make_tree, require_one_error
 
-GROUPS = ("image", "workload", "attestation", "server", "server token", "guest", "hook", "evidence", "collateral")
+GROUPS = (
+    "image",
+    "workload",
+    "attestation",
+    "server",
+    "server token",
+    "guest",
+    "hook",
+    "evidence",
+    "collateral",
+)
 COMMANDS = (
     "quickstart", "run", "register", "measure", "explain", "inspect", "doctor", "image convert", "image ls",
     "image show", "image rm", "image prune", "workload ls", "workload show", "workload revoke", "attestation ls",

@@ -20,6 +20,7 @@ enum reason {
 	FAIL_MOUNT = 10,
 	FAIL_PROCESS = 11,
 	FAIL_SETTINGS = 12,
+	FAIL_HOST_DATA = 13,
 };
 
 struct failure {

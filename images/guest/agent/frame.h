@@ -13,6 +13,7 @@
 
 #define FRAME_HEADER 8u
 #define FRAME_PAYLOAD_MAX 65536u
+#define FRAME_MANIFEST_MAX (256u * 1024u) /* of MANIFEST alone: what a manifest may have */
 
 enum frame_type {
 	FRAME_HELLO = 0x01,
@@ -32,6 +33,7 @@ enum frame_type {
 	FRAME_STDIN = 0x86,
 	FRAME_STDIN_EOF = 0x87,
 	FRAME_SIGNAL = 0x88,
+	FRAME_MANIFEST = 0x89,
 };
 
 /* What the guest waits for; one bit each. */
@@ -41,6 +43,7 @@ enum phase {
 	AWAIT_RELEASE = 4,
 	AWAIT_RUN = 8,
 	RUNNING = 16,
+	AWAIT_MANIFEST = 32, /* first of all, and only if the initrd holds none */
 };
 
 struct frame {
@@ -51,7 +54,7 @@ struct frame {
 struct frame_reader {
 	size_t filled;
 	bool complete;
-	uint8_t bytes[FRAME_HEADER + FRAME_PAYLOAD_MAX];
+	uint8_t bytes[FRAME_HEADER + FRAME_MANIFEST_MAX];
 };
 
 /* Where the next bytes of the stream go, and how many at most (never more than the current frame needs). */

@@ -58,5 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	(void)report_check(TEE_SNP, bytes, report_data, &failure);
 	(void)report_check(TEE_TDX, bytes, report_data, &failure);
+	for (unsigned int bit = TEE_SOFTWARE; bit <= TEE_TDX; bit <<= 1)
+		(void)evidence_names_manifest((enum tee_bit)bit, bytes, report_data, &failure);
 	return 0;
 }

@@ -11,6 +11,8 @@ static enum phase after(enum phase phase, const struct frame *frame)
 {
 	if (frame->type == FRAME_REFUSED)
 		abort(); /* the session is over: handled below */
+	if (phase == AWAIT_MANIFEST)
+		return AWAIT_CHALLENGE;
 	return phase == RUNNING ? RUNNING : (enum phase)(phase << 1);
 }
 
@@ -18,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct frame_reader reader;
 	struct failure failure = { 0 };
-	enum phase phase = AWAIT_CHALLENGE;
+	enum phase phase = size > 0 && data[0] == FRAME_MANIFEST ? AWAIT_MANIFEST : AWAIT_CHALLENGE;
 	uint32_t step = 1;
 
 	memset(&reader, 0, sizeof(reader));
@@ -43,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			abort();
 		if (result < 0 || (result == 1 && frame.type == FRAME_REFUSED))
 			return 0;
-		if (result == 1 && frame.payload.length > FRAME_PAYLOAD_MAX)
+		if (result == 1 && frame.payload.length > (frame.type == FRAME_MANIFEST ? FRAME_MANIFEST_MAX : FRAME_PAYLOAD_MAX))
 			abort();
 		if (result == 1 && frame.type == FRAME_REPORT)
 			(void)evidence_is_whole(frame.payload);

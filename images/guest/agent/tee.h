@@ -4,11 +4,12 @@
 
 #include "binding.h"
 #include "channel.h"
+#include "manifest.h"
 
 struct tee {
 	const char *name;
 	uint8_t number; /* in HELLO */
-	uint8_t bit; /* enum tee_bit of the manifest */
+	enum tee_bit bit; /* of the manifest */
 	const char *device; /* sysfs path that exists only on this hardware; NULL: no hardware */
 	/*
 	 * Ask for evidence over report_data. The result is laid out as the payload of EVIDENCE, and is valid until

@@ -3,9 +3,11 @@
 #include <string.h>
 
 #define SNP_REPORT_DATA 0x50u /* AMD 56860, ATTESTATION_REPORT */
+#define SNP_HOST_DATA 0xC0u /* the same, 32 bytes */
 #define QUOTE_HEADER 48u /* Intel TDX DCAP quoting library API, A.3 */
 #define QUOTE_BODY_HEADER 6u /* version 5: type and size of the body */
 #define QUOTE_REPORT_DATA 0x208u /* in the body */
+#define QUOTE_MRCONFIGID 0xB8u /* in the body, 48 bytes */
 #define CERTIFICATE_ENTRY 24u /* AMD 56421, 4.1.8.1: GUID, u32 offset, u32 length */
 #define CERTIFICATE_ENTRIES 32u
 #define RESPONSE_HEADER 32u /* AMD 56860, MSG_REPORT_RSP: u32 status, u32 size, 24 reserved */
@@ -32,30 +34,69 @@ struct span evidence_payload(struct evidence *evidence)
 	return (struct span){ evidence->bytes, 8 + evidence->report + evidence->certificates };
 }
 
-static size_t quote_report_data(struct span quote)
+/* Where the body of a quote begins; 0 if it is not one of version 4 or 5. */
+static size_t quote_body(struct span quote)
 {
 	uint16_t version = quote.length < 2 ? 0 : get_u16(quote.at);
 
 	if (version == 4)
-		return QUOTE_HEADER + QUOTE_REPORT_DATA;
-	return version == 5 ? QUOTE_HEADER + QUOTE_BODY_HEADER + QUOTE_REPORT_DATA : 0;
+		return QUOTE_HEADER;
+	return version == 5 ? QUOTE_HEADER + QUOTE_BODY_HEADER : 0;
+}
+
+/* Where a field of a report or of a quote's body begins; 0 on failure (tee): it has no such field. */
+static size_t find_field(enum tee_bit bit, struct span report, size_t snp, size_t tdx, size_t length,
+			 struct failure *failure)
+{
+	size_t at = snp;
+
+	if (bit == TEE_TDX) {
+		at = quote_body(report);
+		if (at == 0) {
+			(void)fail(failure, FAIL_TEE, "the quote is not of version 4 or 5");
+			return 0;
+		}
+		at += tdx;
+	}
+	if (report.length < at + length) {
+		(void)fail(failure, FAIL_TEE, "the %s ends after %zu bytes", bit == TEE_TDX ? "quote" : "report",
+			   report.length);
+		return 0;
+	}
+	return at;
 }
 
 int report_check(enum tee_bit bit, struct span report, const uint8_t report_data[REPORT_DATA], struct failure *failure)
 {
-	size_t at = SNP_REPORT_DATA;
+	size_t at;
 
 	if (bit == TEE_SNP && report.length != SNP_REPORT)
 		return fail(failure, FAIL_TEE, "the report has %zu bytes, wanted %u", report.length, SNP_REPORT);
-	if (bit == TEE_TDX) {
-		at = quote_report_data(report);
-		if (at == 0)
-			return fail(failure, FAIL_TEE, "the quote is not of version 4 or 5");
-	}
-	if (report.length < at + REPORT_DATA)
-		return fail(failure, FAIL_TEE, "the quote ends after %zu bytes", report.length);
+	at = find_field(bit, report, SNP_REPORT_DATA, QUOTE_REPORT_DATA, REPORT_DATA, failure);
+	if (at == 0)
+		return -1;
 	if (memcmp(report.at + at, report_data, REPORT_DATA) != 0)
 		return fail(failure, FAIL_TEE, "the report is over other report_data than ours");
+	return 0;
+}
+
+int evidence_names_manifest(enum tee_bit bit, struct span payload, const uint8_t manifest_hash[32],
+			    struct failure *failure)
+{
+	uint8_t wanted[48] = { 0 };
+	size_t at, length = bit == TEE_TDX ? 48 : 32;
+	struct span report;
+
+	if (payload.length < 4 || get_u32(payload.at) > payload.length - 4)
+		return fail(failure, FAIL_TEE, "the evidence has no whole report");
+	report = (struct span){ payload.at + 4, get_u32(payload.at) };
+	at = find_field(bit, report, SNP_HOST_DATA, QUOTE_MRCONFIGID, length, failure);
+	if (at == 0)
+		return -1;
+	memcpy(wanted, manifest_hash, 32);
+	if (memcmp(report.at + at, wanted, length) != 0)
+		return fail(failure, FAIL_HOST_DATA, "the manifest that the host sent is not the one that %s names",
+			    bit == TEE_TDX ? "MRCONFIGID" : "HOST_DATA");
 	return 0;
 }
 

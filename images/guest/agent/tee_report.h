@@ -42,6 +42,13 @@ int evidence_finish(struct evidence *evidence, enum tee_bit bit, const uint8_t r
 /* Is this a report (TEE_SNP) or a quote (TEE_TDX) over these 64 bytes? Fails (tee) if it is not. */
 int report_check(enum tee_bit bit, struct span report, const uint8_t report_data[REPORT_DATA], struct failure *failure);
 
+/*
+ * Does a whole EVIDENCE payload name this manifest: HOST_DATA of its report, or MRCONFIGID of its quote (the hash, then
+ * zeros)? The host sets them once, at launch. Fails (host data) if they name another, (tee) if it is too short.
+ */
+int evidence_names_manifest(enum tee_bit bit, struct span payload, const uint8_t manifest_hash[32],
+			    struct failure *failure);
+
 /* Cut the padding off the certificates of an SNP report, and leave out a table that no verifier would read. */
 void evidence_trim(struct evidence *evidence);
 

@@ -331,6 +331,17 @@ static int command_report(void)
 		       0;
 }
 
+/* stdin: u8 bit of the TEE, manifest hash 32, payload of EVIDENCE. */
+static int command_host_data(void)
+{
+	struct failure failure = { 0 };
+	struct span payload = { input + 33, input_length - 33 };
+
+	if (input_length < 33)
+		return 2;
+	return evidence_names_manifest((enum tee_bit)input[0], payload, input + 1, &failure) < 0 ? refuse(&failure) : 0;
+}
+
 /* stdin: a certificate table. */
 static int command_certificates(void)
 {
@@ -361,7 +372,7 @@ static const struct {
 	{ "manifest", command_manifest }, { "hpke", command_hpke }, { "binding", command_binding },
 	{ "release", command_release }, { "frames", command_frames }, { "run", command_run },
 	{ "options", command_options }, { "clean", command_clean }, { "tsm", command_tsm }, { "sev", command_sev },
-	{ "report", command_report }, { "certificates", command_certificates }, { "response", command_response },
+	{ "report", command_report }, { "host-data", command_host_data }, { "certificates", command_certificates }, { "response", command_response },
 };
 
 int main(int count, char **arguments)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from conftest import Tool
 
 TEE = "4"  # FAIL reason
-SNP, TDX = 2, 4
+SOFTWARE, SNP, TDX = 1, 2, 4
 REPORT_DATA = bytes(range(64))
 ROOM = 65536 - 8  # bytes of report and certificates in a frame
 REPORT = bytes([5]) * 1184
@@ -277,6 +277,57 @@ def test_a_report_of_another_length_or_version_is_refused(tool: Tool) -> None:
     for version in (0, 3, 6):
         assert "version" in tool.refuse("report", tdx + over(quote(version), QUOTE_V4_AT))[0][1]
     assert "ends after" in tool.refuse("report", tdx + over(quote(4), QUOTE_V4_AT)[: QUOTE_V4_AT + 63])[0][1]
+
+
+HOST_DATA = "13"  # FAIL reason
+HASH = bytes(range(100, 132))
+
+
+def payload(blob: bytes, at: int, named: bytes = HASH) -> bytes:
+    """Return evidence whose report or quote has `named` at an offset."""
+    report = blob[:at] + named + blob[at + len(named) :]
+    return struct.pack("<I", len(report)) + report + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("tee", "blob", "at", "size"),
+    [
+        (SOFTWARE, REPORT, 0xC0, 32),
+        (SNP, REPORT, 0xC0, 32),
+        (TDX, quote(4), 48 + 0xB8, 48),
+        (TDX, quote(5), 54 + 0xB8, 48),
+    ],
+)
+def test_evidence_that_names_another_manifest_than_the_one_that_came_is_refused(
+    tool: Tool, tee: int, blob: bytes, at: int, size: int
+) -> None:
+    head, named = bytes([tee]) + HASH, HASH.ljust(size, b"\0")
+
+    tool.accept("host-data", head + payload(blob, at, named))
+
+    for index in range(size):
+        wrong = named[:index] + bytes([named[index] ^ 1]) + named[index + 1 :]
+        ((reason, text),) = tool.refuse("host-data", head + payload(blob, at, wrong))
+        assert reason == HOST_DATA
+        assert ("MRCONFIGID" if tee == TDX else "HOST_DATA") in text
+
+
+@pytest.mark.parametrize(
+    ("tee", "blob", "end"), [(SNP, REPORT, 0xE0), (SOFTWARE, REPORT, 0xE0), (TDX, quote(4), 48 + 0xE8)]
+)
+def test_evidence_that_ends_before_it_names_a_manifest_is_refused(
+    tool: Tool, tee: int, blob: bytes, end: int
+) -> None:
+    head, at = bytes([tee]) + HASH, end - (48 if tee == TDX else 32)
+    named = HASH.ljust(end - at, b"\0")
+    whole = payload(blob, at, named)[4:-4]
+
+    tool.accept("host-data", head + struct.pack("<I", end) + whole[:end])
+
+    for length in (0, 1, at, end - 1):
+        assert tool.refuse("host-data", head + struct.pack("<I", length) + whole)[0][0] == TEE
+    assert tool.refuse("host-data", head + struct.pack("<I", end) + whole[: end - 1])[0][0] == TEE
+    assert tool.refuse("host-data", head)[0][0] == TEE
 
 
 def test_padding_after_a_certificate_table_is_cut_off(tool: Tool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from krunpy.cli.checks import Health, fail, ok
+from krunpy.cli.checks import Health, check_tee, fail, ok
 from krunpy.cli.checks_tee import choose_kind, find_tee_findings, list_tee_checks
 from krunpy.cli.doctor import find_lacking
 from krunpy.core.settings import Settings
-from krunpy.tee.detect import TeeKind
+from krunpy.tee.detect import SEV_DEVICE, SNP_PARAMETER, TDX_PARAMETER, TeeKind
 from krunpy.tee.host_tree import HostTree, Readiness, gap, ready, unknown
+from tests.fakes.guest_build import build_guest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +24,8 @@ FINDINGS = [
     unknown("rmp", "the MSRs do not say it", "run as root"),
 ]
 GUEST = ok("guest", "kernel")
+SNP_HOST = {SNP_PARAMETER: "Y", SEV_DEVICE: ""}
+TDX_HOST = {TDX_PARAMETER: "Y"}
 
 
 def tree_of(folder: Path, vendor: str) -> HostTree:
@@ -101,3 +105,45 @@ def test_a_device_that_only_root_may_open_is_a_gap(tmp_path: Path, mode: int, re
 
     assert findings["access"].readiness is readiness
     assert bool(findings["access"].fix) == (readiness is Readiness.GAP)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    build_guest(tmp_path / "guest", "snp")
+    return Settings(data_dir="", cache_dir="", guest_dir=str(tmp_path / "guest"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "health", "seen"),
+    [
+        ("auto", {}, Health.WARN, "software: guests are NOT CONFIDENTIAL (snp: "),
+        ("auto", SNP_HOST, Health.OK, "guests are launched in snp"),
+        ("auto", TDX_HOST, Health.FAIL, "it was built without a firmware for tdx"),
+        ("software", SNP_HOST, Health.WARN, "this host offers snp, and the setting tee is software"),
+        ("snp", {}, Health.FAIL, "this host does not offer it"),
+    ],
+)
+def test_the_doctor_says_which_tee_guests_are_launched_in(
+    settings: Settings, wanted: str, host: dict[str, str], health: Health, seen: str
+) -> None:
+    check = check_tee(replace(settings, tee=wanted), host.get)
+
+    assert check.health is health
+    assert seen in check.seen
+    assert bool(check.fix) == (health is Health.FAIL)
+
+
+def test_a_required_tee_without_gaps_is_there() -> None:
+    assert find_lacking([GUEST], "snp", [FINDINGS[0], FINDINGS[2]]) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "readiness"), [(TeeKind.SNP, Readiness.READY), (TeeKind.TDX, Readiness.GAP)]
+)
+def test_the_guests_firmware_is_looked_at_for_its_own_tee(
+    tmp_path: Path, settings: Settings, kind: TeeKind, readiness: Readiness
+) -> None:
+    findings = {x.subject: x for x in find_tee_findings(kind, settings, tree_of(tmp_path, "AuthenticAMD"))}
+
+    assert findings["ovmf"].readiness is readiness
+    assert findings["guest"].readiness is Readiness.UNKNOWN  # the kernel of this guest has no such driver

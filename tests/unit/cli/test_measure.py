@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,13 +14,12 @@ from krunpy.cli.measure_document import (
     to_registered,
     write_document,
 )
-from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible, retarget
+from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible
 from krunpy.core.errors import EvidenceError, FormatError, UsageError
 from krunpy.core.octets import Digest32, Digest48, PublicKey32
-from krunpy.formats.manifest import hash_manifest, parse_manifest
+from krunpy.formats.manifest import ManifestIn, hash_manifest, make_mrconfigid, parse_manifest
 from krunpy.formats.narrow import Fields
 from krunpy.guest.payload import GuestPayload
-from krunpy.measure.description import LaunchDescription, measure_cmdline, measure_file, measure_firmware
 from krunpy.measure.kernel_hashes import hash_direct_boot
 from krunpy.measure.launch import LaunchInputs, Layout, predict_snp_digest
 from krunpy.measure.reference_values import Tee
@@ -52,43 +50,37 @@ WISH = Wish(
 
 @dataclass(frozen=True)
 class Ready:
-    """What `prepare_plan` returns, without an image."""
+    """What `draft_plan` returns, without an image."""
 
     manifest: bytes
-    guest: SimpleNamespace
     payload: GuestPayload
-    description: LaunchDescription
+    guest_name: str = "guest x"
+    manifest_in: ManifestIn = ManifestIn.INITRD
 
     @property
     def parsed(self):
         return parse_manifest(self.manifest)
 
+    @property
+    def manifest_hash(self):
+        return hash_manifest(self.manifest)
 
-def prepare() -> Ready:
-    manifest = make_manifest(PublicKey32(bytes(32)))
-    guest = SimpleNamespace(firmware=bytes(8192), kernel=KERNEL, base=b"base", cmdline=CMDLINE)
-    payload = GuestPayload(firmware=guest.firmware, kernel=KERNEL, initrd=b"base", cmdline=CMDLINE)
-    described = LaunchDescription(
-        layout=Layout.PLAIN,
-        firmware=measure_firmware("firmware", payload.firmware),
-        kernel=measure_file("kernel", payload.kernel),
-        initrd=measure_file("initrd", payload.initrd),
-        cmdline=measure_cmdline(CMDLINE),
-        vcpus=1,
-    )
-    return Ready(manifest=manifest, guest=guest, payload=payload, description=described)
+
+def draft(tee: Tee) -> Ready:
+    manifest = make_manifest(PublicKey32(bytes(32)), tees=(str(tee),))
+    payload = GuestPayload(firmware=bytes(8192), kernel=KERNEL, initrd=b"base" + manifest, cmdline=CMDLINE)
+    return Ready(manifest=manifest, payload=payload)
 
 
 def predict(wish: Wish):
     require_possible(wish)
-    ready = retarget(prepare(), wish.tee)
+    ready = draft(wish.tee)
     return ready, predict_values(ready, wish)
 
 
-def test_snp_values_are_those_of_a_launch_whose_initrd_holds_a_manifest_for_snp() -> None:
+def test_snp_values_are_those_of_a_launch_with_and_without_debug_swap() -> None:
     ready, values = predict(WISH)
 
-    assert parse_manifest(ready.manifest).tees == ("snp",)
     assert values.manifest_hash == hash_manifest(ready.manifest)
     assert [(value.inputs["vcpus"], value.inputs["guest_features"]) for value in values.values] == [
         (1, 0x1),
@@ -110,11 +102,10 @@ def test_the_vcpu_type_changes_the_values() -> None:
     assert predict(WISH)[1].values != predict(replace(WISH, vcpu_type="EPYC-Genoa"))[1].values
 
 
-def test_the_software_tee_keeps_its_manifest() -> None:
-    ready, values = predict(replace(WISH, tee=Tee.SOFTWARE, firmware=None))
+def test_the_software_tee_has_one_value_for_each_count() -> None:
+    _, values = predict(replace(WISH, tee=Tee.SOFTWARE, firmware=None))
 
-    assert ready == prepare()
-    assert len(values.values) == 2
+    assert [value.inputs["vcpus"] for value in values.values] == [1, 2]
 
 
 def test_tdx_values_are_all_combinations_of_what_the_host_may_run() -> None:
@@ -229,8 +220,10 @@ def test_a_server_reads_what_is_registered(wish: Wish) -> None:
         assert document["inputs"] == value.inputs
         if wish.tee is Tee.SNP:
             assert document["launch_digest"] == value.registers["launch_digest"].hex()
+            assert document["host_data"] == values.manifest_hash.hex()
         else:
             assert document["mrtd"] == value.registers["mrtd"].hex()
+            assert document["mrconfigid"] == make_mrconfigid(values.manifest_hash).hex()
             assert document["rtmrs"] == [value.registers[f"rtmr{index}"].hex() for index in range(4)]
 
 
@@ -244,6 +237,33 @@ def test_values_of_another_manifest_too_many_or_without_rtmr0_are_not_registered
         to_registered(values, manifest_hash=hash_manifest(ready.manifest))
     with pytest.raises(UsageError, match="do not say RTMR0"):
         to_registered(tdx, manifest_hash=tdx.manifest_hash)
+
+
+def test_the_values_of_a_class_say_so_in_their_document_and_are_not_registered_for_the_initrd(
+    tmp_path: Path,
+) -> None:
+    ready = replace(draft(Tee.SNP), manifest_in=ManifestIn.HOST_DATA)
+    values = predict_values(ready, WISH)
+    paths = [str(tmp_path / name) for name in ("class", "own")]
+    write_document(paths[0], values, "")
+    write_document(paths[1], predict(WISH)[1], "")
+
+    assert load_document(paths[0], signer="") == values
+    assert ["manifest_in" in Path(path).read_text() for path in paths] == [True, False]
+    manifest_hash = hash_manifest(ready.manifest)
+    with pytest.raises(UsageError, match="a manifest in host_data, this workload has it in initrd"):
+        to_registered(values, manifest_hash=manifest_hash)
+    assert to_registered(values, manifest_hash=manifest_hash, manifest_in=ManifestIn.HOST_DATA)
+    with pytest.raises(UsageError, match="in initrd, this workload has it in host_data"):
+        to_registered(predict(WISH)[1], manifest_hash=manifest_hash, manifest_in=ManifestIn.HOST_DATA)
+
+
+def test_no_class_is_predicted_for_libkrun_which_sets_no_host_data() -> None:
+    wish = replace(WISH, vmm="libkrun", firmware=QBOOT, kernel=FLAT)
+    require_possible(wish)
+
+    with pytest.raises(UsageError, match="sets no HOST_DATA"):
+        predict_values(replace(draft(Tee.SNP), manifest_in=ManifestIn.HOST_DATA), wish)
 
 
 def test_the_table_shows_every_value_once_and_the_inputs_when_asked(

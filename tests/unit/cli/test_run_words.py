@@ -5,8 +5,11 @@ import typer.main
 
 from krunpy.cli import run_words
 from krunpy.cli.app import app
-from krunpy.cli.run import run
+from krunpy.cli.context import make_globals
+from krunpy.cli.run import TeeWish, run
+from krunpy.cli.run_plan import prepare_run
 from krunpy.cli.run_words import parse_run
+from krunpy.core.settings import _CHOICES
 from krunpy.runtime.plan import Plan
 
 
@@ -29,7 +32,7 @@ def test_it_knows_exactly_the_options_of_the_command():
 def test_a_whole_command_line_becomes_a_plan():
     wanted = parse_run(
         "--env A=1 -e B=2 --tmpfs=/tmp -w /srv --user 7:8 --entrypoint /bin/x --workload w1 --hostname h --name n"
-        " --cpus 2 --memory=256 --integrity-only --read-only image:ab -- ls -la --env".split()
+        " --cpus 2 --memory=256 --integrity-only --read-only --manifest-in host-data image:ab -- ls -la --env".split()
     )
 
     assert wanted is not None
@@ -48,6 +51,7 @@ def test_a_whole_command_line_becomes_a_plan():
         memory_mib=256,
         integrity_only=True,
         read_only=True,
+        manifest_in="host-data",
     )
 
 
@@ -71,6 +75,9 @@ def test_options_may_follow_the_source_but_not_the_dashes():
         ["dir", "--cpus", "65"],
         ["dir", "--memory", "-1"],
         ["dir", "--integrity-only=yes"],
+        ["dir", "--tee", "sgx"],
+        ["dir", "--tee"],
+        ["dir", "--manifest-in", "host_data"],
         [
             "--",
         ],
@@ -78,3 +85,22 @@ def test_options_may_follow_the_source_but_not_the_dashes():
 )
 def test_whatever_it_does_not_understand_is_left_to_typer(words):
     assert parse_run(words) is None
+
+
+@pytest.mark.parametrize("tee", ["", "auto", "software", "snp", "tdx"])
+def test_the_tee_reaches_the_launcher_in_place_of_the_setting(tee, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("KRUNPY_TEE", "tdx")
+    (tmp_path / "root").mkdir()
+    words = [*(["--tee", tee] if tee else []), f"dir:{tmp_path / 'root'}", "--", "/x"]
+
+    wanted = parse_run(words)
+    assert wanted is not None
+    _, environment = prepare_run(make_globals(root="", config=""), wanted.plan, "id", tee=wanted.tee)
+
+    assert wanted.tee == tee
+    assert environment["KRUNPY_TEE"] == (tee or "tdx")
+
+
+def test_the_words_for_a_tee_are_those_of_the_setting():
+    assert set(run_words.TEES) - {""} == set(TeeWish) == set(_CHOICES["tee"])

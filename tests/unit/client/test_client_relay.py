@@ -219,6 +219,7 @@ def test_a_guests_failure_is_evidence_or_host(reason):
         "REFUSED",
         "DISK_INTEGRITY",
         "DISK_KEY",
+        "HOST_DATA",
     }
     assert isinstance(error, EvidenceError if is_evidence else HostError)
     assert error.why == f"{reason.name.lower().replace('_', ' ')}: because"

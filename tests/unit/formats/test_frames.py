@@ -6,6 +6,7 @@ from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, Nonce, PublicKey32
 from krunpy.formats import frames
 from krunpy.formats.binding import make_report_data, make_signed_message, make_transcript
+from krunpy.formats.manifest import MAX_MANIFEST
 
 PARSERS = (
     frames.parse_guest_header,
@@ -45,6 +46,13 @@ def test_a_frame_longer_than_the_limit_is_refused():
         frames.parse_guest_header(b"\x05\x01\x00\x00\x01\x00\x01\x00")
     with pytest.raises(ValueError, match="at most"):
         frames.encode_frame(frames.FrameType.STDIN, bytes(65537))
+
+
+def test_the_frame_of_a_manifest_holds_every_manifest_and_no_more():
+    assert frames.MAX_MANIFEST_PAYLOAD == MAX_MANIFEST
+    assert len(frames.encode_frame(frames.FrameType.MANIFEST, bytes(MAX_MANIFEST))) == 8 + MAX_MANIFEST
+    with pytest.raises(ValueError, match="at most 262144"):
+        frames.encode_frame(frames.FrameType.MANIFEST, bytes(MAX_MANIFEST + 1))
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=50)), max_size=5))

@@ -183,12 +183,14 @@ def test_barrier_8_a_production_verifier_refuses_at_the_chain(server, guest):
 
 
 def _wanted(server, guest, nonce):
+    from krunpy.formats.manifest import ManifestIn
     from krunpy.server.appraiser import Wanted
 
     return Wanted(
         tee="snp",
         report_data=guest.make_report_data(nonce),
         manifest_hash=guest.manifest_hash,
+        manifest_in=ManifestIn.INITRD,
         reference_values=(),
         policy={},
         now_s=server.clock(),

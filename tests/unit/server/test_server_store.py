@@ -51,7 +51,7 @@ def _make_old_store(path):
     """A store as schema version 1 had it, with the columns that matter."""
     from krunpy.server import database
 
-    new = database._SCHEMA.replace(
+    new = database._SCHEMA.replace(", manifest_in TEXT NOT NULL", "").replace(
         "CREATE TABLE used_sessions (id BLOB PRIMARY KEY, expires_at INTEGER NOT NULL) WITHOUT ROWID;",
         "CREATE TABLE sessions (id BLOB PRIMARY KEY, nonce BLOB, expires_at INTEGER) WITHOUT ROWID;",
     )
@@ -73,13 +73,26 @@ def test_a_store_of_an_earlier_krunpy_is_brought_up_to_date(tmp_path):
 
     server = make_server(str(tmp_path / "store"))
 
-    shown = {
-        name: server.admin("GET", f"/v1/workloads/{name}").json["require_hardware"]
-        for name in ("soft", "hard")
-    }
-    assert shown == {"soft": False, "hard": True}
+    shown = [server.admin("GET", f"/v1/workloads/{name}").json for name in ("soft", "hard")]
+    assert [workload["require_hardware"] for workload in shown] == [False, True]
+    assert [workload["manifest_in"] for workload in shown] == ["initrd", "initrd"]
     guest = FakeGuest(server.make_manifest())
     assert server.register(guest.manifest).status == 201
+    assert server.run_guest(guest).status == 200
+
+
+def test_a_store_that_knew_manifests_in_the_initrd_alone_keeps_its_workloads(tmp_path):
+    server = make_server(str(tmp_path / "store"))
+    guest = FakeGuest(server.make_manifest())
+    assert server.register(guest.manifest).status == 201
+    server.broker.database.close()
+    with sqlite3.connect(tmp_path / "store" / "store.sqlite3") as connection:
+        connection.execute("ALTER TABLE workloads DROP COLUMN manifest_in")
+        connection.execute("PRAGMA user_version=2")
+
+    server = make_server(str(tmp_path / "store"))
+
+    assert server.admin("GET", "/v1/workloads/web").json["manifest_in"] == "initrd"
     assert server.run_guest(guest).status == 200
 
 
@@ -87,5 +100,5 @@ def test_a_store_of_a_later_krunpy_is_not_touched(server, tmp_path):
     with sqlite3.connect(tmp_path / "store" / "store.sqlite3") as connection:
         connection.execute("PRAGMA user_version=99")
 
-    with pytest.raises(HostError, match="seen schema version 99, wanted 2"):
+    with pytest.raises(HostError, match="seen schema version 99, wanted 3"):
         make_server(str(tmp_path / "store"))

@@ -35,9 +35,10 @@ def start_machine(guest: socket.socket, directory: str, fault: str) -> list[int]
     if os.read(go, 1):
         argv = [sys.executable, "-I", MACHINE, str(guest.fileno()), directory, fault]
         code = subprocess.call(argv, pass_fds=[guest.fileno()], stdout=console, stderr=console)
-        guest.close()
         os.close(console)
         os.write(status, b"%d\n" % code)
+        os.read(go, 1)  # the stand-in has ended: a machine's channel closes after its last word
+        guest.close()
     os._exit(0)
 
 

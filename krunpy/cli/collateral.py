@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from krunpy.client.collateral_item import Item
     from krunpy.core.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="Fetch what AMD and Intel publish, or carry it to another host.")
+app = typer.Typer(no_args_is_help=True, help="What AMD and Intel publish: fetch it, carry it on.")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KdsOption = Annotated[
     str,

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from krunpy.attest.refusal import Refusal, Stage
 from krunpy.core.errors import FormatError
-from krunpy.formats.snp_certs import CertKind, parse_cert_table, parse_evidence
+from krunpy.formats.snp_certs import LEAF_KINDS, CertKind, parse_cert_table, parse_evidence
 from krunpy.formats.snp_report import SigningKey, SnpReport, parse_report
-
-_LEAF_KINDS = {SigningKey.VCEK: CertKind.VCEK, SigningKey.VLEK: CertKind.VLEK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ def read_snp_evidence(payload: bytes) -> UnverifiedSnp:
     except FormatError as error:
         raise Refusal(Stage.PARSE, "evidence-format", why=error.why) from error
     report = _read_report(raw)
-    kind = _LEAF_KINDS[report.signing_key]
+    kind = LEAF_KINDS[report.signing_key]
     if kind not in blobs:
         raise Refusal(
             Stage.CHAIN,

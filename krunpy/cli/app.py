@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,6 +16,7 @@ from krunpy.cli.doctor import doctor
 from krunpy.cli.explain import explain
 from krunpy.cli.hook import app as hook_app
 from krunpy.cli.inspect import inspect
+from krunpy.cli.lean import INTERRUPTED, discard_output
 from krunpy.cli.measure import measure
 from krunpy.cli.quickstart import quickstart
 from krunpy.cli.render import print_error
@@ -26,8 +26,6 @@ from krunpy.core.errors import HostError, KrunpyError
 
 if TYPE_CHECKING:
     from types import FrameType
-
-INTERRUPTED = 130
 
 HELP = """Run containers as measured, attested, encrypted virtual machines.
 
@@ -105,11 +103,11 @@ def main(arguments: list[str]) -> None:
         print("krunpy: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        _discard_output()
+        discard_output()
         sys.exit(1)
     except OSError as error:
         print_error(HostError.of_system(error))
-        _discard_output()
+        discard_output()
         sys.exit(HostError.exit_code)
 
 
@@ -126,8 +124,3 @@ def _make_printable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _discard_output() -> None:
-    """Forget what is not written yet: the end of the process would try again, and fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -31,8 +31,7 @@ from krunpy.formats import snp_simulated
 from krunpy.formats.evidence_azure import AzureEvidence
 from krunpy.formats.evidence_encodings import TdxEvidence, is_of_tdx
 from krunpy.formats.evidence_sev import SnpEvidence
-from krunpy.formats.snp_certs import CertKind
-from krunpy.formats.snp_report import SigningKey
+from krunpy.formats.snp_certs import LEAF_KINDS, CertKind
 from krunpy.formats.x509 import Certificate, parse_certificate
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from krunpy.attest.verify import SnpClaims
     from krunpy.formats.evidence_encodings import Evidence
 
-_LEAF_KINDS = {SigningKey.VCEK: CertKind.VCEK, SigningKey.VLEK: CertKind.VLEK}
 _LEAF_NAMES = ("SEV-VCEK", "SEV-VLEK")
 _ROOT_PREFIX = "ARK-"
 
@@ -132,7 +130,7 @@ def _find_certificates(evidence: SnpEvidence, given: Given) -> UnverifiedSnp:
         evidence.report, leaf=b"", intermediate=None, root=None, crls=() if crl is None else (crl,)
     )
     chain = _Chain(given.chain)
-    leaf = given.vek or chain.leaf or evidence.blobs.get(_LEAF_KINDS[unverified.report.signing_key])
+    leaf = given.vek or chain.leaf or evidence.blobs.get(LEAF_KINDS[unverified.report.signing_key])
     if leaf is None:
         raise Refusal(
             Stage.CHAIN,

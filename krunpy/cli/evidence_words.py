@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from krunpy.cli.lean import run_lean
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -33,7 +35,6 @@ TDX_VALUES = {
 }  # fmt: skip
 VALUES = SNP_VALUES | TDX_VALUES
 LISTS = ("--crl", *VALUES)  # may be given several times
-_INTERRUPTED = 130  # exit status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,26 +108,9 @@ def parse_show(words: Sequence[str]) -> tuple[str, bool] | None:
 
 def run_words(words: Sequence[str]) -> int | None:
     """Run what follows `evidence` and return the exit status, or None if typer has to look at it."""
-    from krunpy.core.errors import HostError, KrunpyError, format_error
-
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names in certificates may be any text
-    try:
-        status = _run(words)
-        sys.stdout.flush()
-    except KrunpyError as error:
-        print(format_error(error), file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the end would try to write again
-        return 1
-    except OSError as error:
-        print(format_error(HostError.of_system(error)), file=sys.stderr)
-        return HostError.exit_code
-    except KeyboardInterrupt:
-        print("krunpy: interrupted", file=sys.stderr)
-        return _INTERRUPTED
-    return status
+    return run_lean(lambda: _run(words))
 
 
 def _run(words: Sequence[str]) -> int | None:

@@ -15,7 +15,7 @@ from krunpy.measure.description import (
     measure_firmware,
     predict_described,
 )
-from krunpy.measure.launch import DEFAULT_VCPU_TYPE, Layout
+from krunpy.measure.launch import DEFAULT_VCPU_TYPE, SNP_FEATURES, Layout
 from krunpy.measure.libkrun import LibkrunLaunch, fold_payload, pad_to_pages, predict_libkrun_digest
 from krunpy.measure.reference_values import RTMR0, PredictedValue, ReferenceValues, Tee
 from krunpy.measure.tdx_mrtd import PageOrder, predict_mrtd
@@ -28,7 +28,7 @@ from krunpy.measure.tdx_rtmr import (
     predict_rtmr1,
     predict_rtmr2,
 )
-from krunpy.runtime.predict import SNP_FEATURES, describe_launch
+from krunpy.runtime.predict import describe_launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from krunpy.cli.context import make_globals
+from krunpy.cli.lean import run_lean
 from krunpy.cli.run_words import parse_run
-from krunpy.core.errors import HostError, KrunpyError, format_error
 from krunpy.runtime import attended
 from krunpy.runtime.plan import make_config, write_bundle
 
@@ -57,25 +57,19 @@ def run_words(words: Sequence[str]) -> int | None:
 
     Nothing heavy was imported, so this process itself waits for the workload.
     """
-    try:
-        wanted = parse_run(words)
-        if wanted is None or _shows_progress(wanted.plan):
-            return None
-        signal.signal(signal.SIGTERM, attended.interrupt)
-        argv, environment = prepare_run(
-            make_globals(root="", config=""), wanted.plan, wanted.name or make_id(), tee=wanted.tee
-        )
-        os.environ.update(environment)
-        return attended.main(argv[4:])
-    except KrunpyError as error:
-        print(format_error(error), file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(format_error(HostError.of_system(error)), file=sys.stderr)
-        return HostError.exit_code
-    except KeyboardInterrupt:
-        print("krunpy: interrupted", file=sys.stderr)
-        return attended.INTERRUPTED
+    return run_lean(lambda: _run(words))
+
+
+def _run(words: Sequence[str]) -> int | None:
+    wanted = parse_run(words)
+    if wanted is None or _shows_progress(wanted.plan):
+        return None
+    signal.signal(signal.SIGTERM, attended.interrupt)
+    argv, environment = prepare_run(
+        make_globals(root="", config=""), wanted.plan, wanted.name or make_id(), tee=wanted.tee
+    )
+    os.environ.update(environment)
+    return attended.main(argv[4:])
 
 
 def _make_directory() -> str:

@@ -18,6 +18,7 @@ from krunpy.formats.evidence_sev import SnpEvidence
 from krunpy.formats.pck_chain import parse_pem_chain
 from krunpy.formats.pck_extension import OID_SGX_EXTENSION, parse_pck_extension
 from krunpy.formats.snp_certs import (
+    LEAF_KINDS,
     CertKind,
     pack_cert_table,
     pack_evidence,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from krunpy.formats.snp_report import SnpReport
 
 _FIRST_WITH_CPUID = 3  # report version
-_LEAF_KINDS = {SigningKey.VCEK: CertKind.VCEK, SigningKey.VLEK: CertKind.VLEK}
 _ISSUERS = {f"{stem}-{product}": product for stem in ("SEV", "SEV-VLEK") for product in Product}
 
 
@@ -101,7 +101,7 @@ def _find_product(report: SnpReport, blobs: dict[CertKind, bytes], given: Produc
                 why=f"seen CPUID family {family:#x} model {model:#x}, for which no root is known",
             )
     else:
-        leaf = blobs.get(_LEAF_KINDS.get(report.signing_key, CertKind.VCEK))
+        leaf = blobs.get(LEAF_KINDS.get(report.signing_key, CertKind.VCEK))
         stated = None if leaf is None else _ISSUERS.get(parse_certificate(leaf).issuer.common_name)
     found = stated or given
     if found is None or (given is not None and found is not given):

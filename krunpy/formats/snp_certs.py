@@ -14,6 +14,7 @@ from enum import Enum
 from uuid import UUID
 
 from krunpy.core.errors import FormatError
+from krunpy.formats.snp_report import SigningKey
 
 LARGEST_TABLE = 65536  # bytes; firmware tables hold three certificates of about 1.6 KiB
 _LARGEST_REPORT = 65536  # bytes
@@ -33,6 +34,8 @@ class CertKind(Enum):
 
 
 _KINDS = {kind.value: kind for kind in CertKind}
+# which certificate a report's key has
+LEAF_KINDS = {SigningKey.VCEK: CertKind.VCEK, SigningKey.VLEK: CertKind.VLEK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

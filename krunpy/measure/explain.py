@@ -11,8 +11,9 @@ from itertools import combinations, islice, product
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.vmsa import FEATURE_DEBUG_SWAP, FEATURE_SNP_ACTIVE, VCPU_SIGNATURES
+from krunpy.formats.vmsa import VCPU_SIGNATURES
 from krunpy.measure.description import MeasuredFile, MeasuredFirmware, predict_described
+from krunpy.measure.launch import SNP_FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ class Candidates:
 
     vcpus: tuple[int, ...] = tuple(range(1, 17))
     vcpu_types: tuple[str, ...] = _DISTINCT_TYPES
-    guest_features: tuple[int, ...] = (FEATURE_SNP_ACTIVE, FEATURE_SNP_ACTIVE | FEATURE_DEBUG_SWAP)
+    guest_features: tuple[int, ...] = SNP_FEATURES
     cmdlines: tuple[MeasuredFile, ...] = ()
     kernels: tuple[MeasuredFile, ...] = ()
     initrds: tuple[MeasuredFile, ...] = ()

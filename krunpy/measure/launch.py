@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError
 from krunpy.formats.launch_digest import PAGE_SIZE, VMSA_GPA, ZERO_DIGEST, PageType, fold_page
 from krunpy.formats.ovmf import FOUR_GIB, FirmwareTable, SectionType, SevSection, parse_firmware_table
-from krunpy.formats.vmsa import BSP_RESET_EIP, FEATURE_SNP_ACTIVE, Vmm, build_vmsa, find_signature
+from krunpy.formats.vmsa import (
+    BSP_RESET_EIP,
+    FEATURE_DEBUG_SWAP,
+    FEATURE_SNP_ACTIVE,
+    Vmm,
+    build_vmsa,
+    find_signature,
+)
 from krunpy.measure.kernel_hashes import build_hashes_page
 
 if TYPE_CHECKING:
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 
 PLAIN_HASHES_GPA = 0x810000  # where OVMF for SEV keeps its hash table too
 DEFAULT_VCPU_TYPE = "EPYC-v4"
+# SEV_FEATURES of an SNP guest: the host's kernel decides whether debug-swap is on
+SNP_FEATURES = (FEATURE_SNP_ACTIVE, FEATURE_SNP_ACTIVE | FEATURE_DEBUG_SWAP)
 MOST_VCPUS = 512
 
 

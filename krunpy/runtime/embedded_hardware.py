@@ -7,50 +7,34 @@ Usage: python -I -m krunpy.runtime.embedded_hardware, started by `runtime.embedd
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from krunpy.core.errors import KrunpyError, format_error
-from krunpy.core.files import make_private_directory
+from krunpy.core.errors import format_error
 from krunpy.core.settings import Settings
 from krunpy.runtime.collateral import open_server_collateral
-from krunpy.server.listening import ServerOptions
+from krunpy.server.embedded import parse_words, serve
 from krunpy.server.mode import Mode
 from krunpy.server.run import run_server
 
-_NICE = 10  # the guest boots meanwhile, and is waited for
+if TYPE_CHECKING:
+    from krunpy.core.errors import KrunpyError
+    from krunpy.server.listening import ServerOptions
 
 
 def main(argv: list[str]) -> int:
     """Serve until the starter's pipe closes."""
-    parser = argparse.ArgumentParser(prog="krunpy.runtime.embedded_hardware")
-    for name in ("--data-dir", "--cache-dir", "--kds-url", "--pcs-url"):
-        parser.add_argument(name, required=True)
-    for name in ("--listen-fd", "--stop-fd", "--ready-fd"):
-        parser.add_argument(name, type=int, required=True)
-    given = parser.parse_args(argv)
+    given = parse_words("krunpy.runtime.embedded_hardware", argv, ("--cache-dir", "--kds-url", "--pcs-url"))
     settings = Settings(
         data_dir="", guest_dir="", cache_dir=given.cache_dir, kds_url=given.kds_url, pcs_url=given.pcs_url
     )
-    os.nice(_NICE)
-    try:
-        make_private_directory(given.data_dir)
-        run_server(
-            ServerOptions(
-                data_dir=given.data_dir,
-                listen_fd=given.listen_fd,
-                parent_fd=given.stop_fd,
-                ready_fd=given.ready_fd,
-                mode=Mode.PRODUCTION,
-                log_file=os.path.join(given.data_dir, "server.log"),
-            ),
-            collateral=open_server_collateral(settings, _note),
-        )
-    except KrunpyError as error:
-        print(f"krunpy: {error.what}: {error.why}", file=sys.stderr)  # noqa: T201 - a process made for this
-        return error.exit_code
-    return 0
+
+    def run(options: ServerOptions) -> None:
+        collateral = open_server_collateral(settings, _note)
+        run_server(replace(options, mode=Mode.PRODUCTION), collateral=collateral)
+
+    return serve(given, run)
 
 
 def _note(error: KrunpyError) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from krunpy.formats.vmsa import FEATURE_DEBUG_SWAP, FEATURE_SNP_ACTIVE
 from krunpy.measure.description import (
     LaunchDescription,
     measure_cmdline,
@@ -13,15 +12,12 @@ from krunpy.measure.description import (
     measure_firmware,
     predict_described,
 )
-from krunpy.measure.launch import Layout, find_layout
+from krunpy.measure.launch import SNP_FEATURES, Layout, find_layout
 from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.core.octets import LaunchDigest
     from krunpy.guest.payload import GuestPayload
-
-# SEV_FEATURES of an SNP guest: the host's kernel decides whether debug-swap is on
-SNP_FEATURES = (FEATURE_SNP_ACTIVE, FEATURE_SNP_ACTIVE | FEATURE_DEBUG_SWAP)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

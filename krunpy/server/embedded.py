@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from krunpy.core.errors import KrunpyError
 from krunpy.core.files import load_bounded, make_private_directory, write_atomically
@@ -18,6 +20,9 @@ from krunpy.server.mode import Mode
 from krunpy.server.run import run_server
 from krunpy.server.trust import SimulatedRoot
 from krunpy.tee.authority import open_authority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 ROOT_FILE = "ark.der"
 _NICE = 10  # the guest boots meanwhile, and is waited for; this has a second to spare
@@ -32,25 +37,27 @@ def publish_simulated_root(tee_dir: str) -> SimulatedRoot:
     return SimulatedRoot(path=path, sha256=sha256(authority.root).hexdigest())
 
 
-def main(argv: list[str]) -> int:
-    """Serve until the starter's pipe closes."""
-    parser = argparse.ArgumentParser(prog="krunpy.server.embedded")
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--tee-dir", required=True)
+def parse_words(prog: str, argv: list[str], names: Sequence[str]) -> argparse.Namespace:
+    """Return what an embedded server's starter said: a directory, three descriptors, and the options of `names`."""
+    parser = argparse.ArgumentParser(prog=prog)
+    for name in ("--data-dir", *names):
+        parser.add_argument(name, required=True)
     for name in ("--listen-fd", "--stop-fd", "--ready-fd"):
         parser.add_argument(name, type=int, required=True)
-    given = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def serve(given: argparse.Namespace, run: Callable[[ServerOptions], None]) -> int:
+    """Serve until the starter's pipe closes; return the exit status. run: adds what its mode needs, and serves."""
     os.nice(_NICE)
     try:
         make_private_directory(given.data_dir)
-        run_server(
+        run(
             ServerOptions(
                 data_dir=given.data_dir,
                 listen_fd=given.listen_fd,
                 parent_fd=given.stop_fd,
                 ready_fd=given.ready_fd,
-                mode=Mode.DEVELOPMENT,
-                simulated_root=publish_simulated_root(given.tee_dir),
                 log_file=os.path.join(given.data_dir, "server.log"),
             )
         )
@@ -58,6 +65,17 @@ def main(argv: list[str]) -> int:
         print(f"krunpy: {error.what}: {error.why}", file=sys.stderr)  # noqa: T201 - a process made for this
         return error.exit_code
     return 0
+
+
+def main(argv: list[str]) -> int:
+    """Serve in mode development."""
+    given = parse_words("krunpy.server.embedded", argv, ("--tee-dir",))
+
+    def run(options: ServerOptions) -> None:
+        root = publish_simulated_root(given.tee_dir)
+        run_server(replace(options, mode=Mode.DEVELOPMENT, simulated_root=root))
+
+    return serve(given, run)
 
 
 if __name__ == "__main__":

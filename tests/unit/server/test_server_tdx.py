@@ -15,7 +15,7 @@ from krunpy.server.collateral import BoundedSource
 from krunpy.server.mode import Mode
 from krunpy.server.verifier import Verifier
 from tests.fakes import amd, intel, intel_pki
-from tests.fakes.broker import DISK_KEY, Clock, make_server, open_reply
+from tests.fakes.broker import DISK_KEY, Clock, make_evidence, make_server, open_reply
 from tests.fakes.guest import FakeGuest
 from tests.fakes.intel_collateral import level, mint_collateral, tcb_info
 
@@ -232,6 +232,28 @@ def test_a_report_without_its_vcek_is_completed_from_the_source(tmp_path):
 
     assert _attest_bare(server, guest).status == 200
     assert source.asked == 1
+
+
+def test_amd_is_asked_nothing_for_software_evidence_without_certificates(tmp_path):
+    source = Source()
+    server = make_server(str(tmp_path / "store"))
+    verifier = Verifier(
+        hardware=amd.anchors(),
+        simulated=Anchors(hardware={}, simulated={}).add_simulated_root(server.authority.root),
+        collateral=source,
+    )
+    broker = replace(server.broker, appraiser=verifier)
+    server = replace(server, broker=broker, app=make_app(broker))
+    manifest = server.make_manifest()
+    assert server.register(manifest).status == 201
+    guest = FakeGuest(manifest)
+    session, nonce = server.challenge(guest)
+    report, _ = parse_evidence(make_evidence(server, guest, nonce))
+
+    reply = server.attest(guest, session, pack_evidence(report, b""))
+
+    assert (reply.status, reply.json["error"]) == (503, "could-not-check")
+    assert source.asked == 0
 
 
 def test_a_report_whose_vcek_cannot_be_had_could_not_be_checked(tmp_path):

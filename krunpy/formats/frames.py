@@ -73,6 +73,7 @@ class Tag(IntEnum):
     HOSTS = 5
     RESOLV_CONF = 6
     HOSTNAME_FILE = 7
+    VOLUME = 8
 
 
 RELEASE_DISK_KEY = 1
@@ -86,6 +87,15 @@ class Hello:
     tee: int
     guest_key: PublicKey32
     manifest_hash: Digest32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounting:
+    """A directory of the host: its virtiofs tag, and where the guest is to mount it."""
+
+    tag: str
+    path: str
+    is_read_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,12 @@ def parse_stdin_ack(payload: bytes) -> int:
 def encode_items(items: list[tuple[int, bytes]]) -> bytes:
     """Return the items of a RUN or of a release, each (tag, value of at most 65535 bytes)."""
     return b"".join(_ITEM.pack(tag, 0, len(value)) + value for tag, value in items)
+
+
+def encode_mounting(mounting: Mounting) -> bytes:
+    """Return the value of an item VOLUME."""
+    mode = "ro" if mounting.is_read_only else "rw"
+    return f"{mounting.tag}:{mode}:{mounting.path}".encode()
 
 
 def parse_items(payload: bytes) -> list[tuple[int, bytes]]:

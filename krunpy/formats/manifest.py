@@ -6,6 +6,7 @@ This module builds and reads it; it does not decide what belongs in it. Source: 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 MAX_MANIFEST = 256 * 1024  # bytes
 MAX_ITEMS = 4096
 MAX_HOSTNAME = 64  # bytes
+MAX_VOLUMES = 8
+MAX_PATH = 4095  # bytes
 TEES = ("software", "snp", "tdx")
 _WORKLOAD_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+_SYSTEM = ("proc", "sys", "dev")  # what the agent mounts by itself
 _U32 = 2**32 - 1
 _U64 = 2**64 - 1
 
@@ -77,12 +81,16 @@ class TmpfsMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """What the host may set at run time: nothing unless the owner says so."""
+    """What the host may set at run time: nothing unless the owner says so.
+
+    volumes: where the host may mount directories of its own. What lies in them is the host's: read as from a stranger.
+    """
 
     args: bool = False
     env: tuple[str, ...] = ()
     etc: bool = False  # /etc/hosts, /etc/resolv.conf and /etc/hostname
     hostname: bool = False
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +143,35 @@ def require_workload_id(text: str) -> str:
     return text
 
 
+def require_volumes(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths if they can be `Overrides.volumes`: in the one form, in order, none below another.
+
+    Raises FormatError.
+    """
+    for path in paths:
+        parts = path.split("/")
+        if parts[0] or not all(parts[1:]) or {".", ".."} & set(parts) or parts[1] in _SYSTEM or "\0" in path:
+            raise FormatError(
+                "cannot use the path of a volume",
+                why=f'seen "{path[:80]}", wanted /DIRECTORY..., no "//", "." or "..", not below {", ".join(_SYSTEM)}',
+            )
+        if len(path.encode(errors="replace")) > MAX_PATH:
+            raise FormatError("cannot use the path of a volume", why=f"it is longer than {MAX_PATH} bytes")
+    for path, following in itertools.pairwise(paths):
+        if following <= path:
+            raise FormatError(
+                "cannot use the paths of volumes", why=f"{following[:80]} is there twice, or out of order"
+            )
+    for path in paths:
+        if any(other.startswith(f"{path}/") for other in paths):
+            raise FormatError(
+                "cannot use the paths of volumes", why=f"{path[:80]} has another volume below it"
+            )
+    if len(paths) > MAX_VOLUMES:
+        raise FormatError("cannot use the paths of volumes", why=f"there are more than {MAX_VOLUMES}")
+    return paths
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the canonical bytes of a manifest.
 
@@ -151,6 +188,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
             "env": list(manifest.overrides.env),
             "etc": manifest.overrides.etc,
             "hostname": manifest.overrides.hostname,
+            **({"volumes": list(manifest.overrides.volumes)} if manifest.overrides.volumes else {}),
         },
         "process": {
             "args": list(process.args),
@@ -271,9 +309,22 @@ def _parse_overrides(fields: Fields) -> Overrides:
         env=fields.take_strings("env", limit=256),
         etc=fields.take_bool("etc"),
         hostname=fields.take_bool("hostname"),
+        volumes=_parse_volumes(fields),
     )
     fields.require_no_more()
     return item
+
+
+def _parse_volumes(fields: Fields) -> tuple[str, ...]:
+    """Return the volumes; without any the member is not there, so that a manifest has one form."""
+    if not fields.has("volumes"):
+        return ()
+    paths = fields.take_strings("volumes", limit=MAX_VOLUMES)
+    if not paths:
+        raise FormatError(
+            "cannot read manifest.overrides.volumes", why="it is empty: without volumes it is left out"
+        )
+    return require_volumes(paths)
 
 
 def _parse_server(fields: Fields) -> ServerIdentity:

@@ -10,23 +10,41 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 
 from krunpy.core.errors import FormatError, HostError
 from krunpy.core.files import load_bounded
 from krunpy.formats.narrow import Fields
+from krunpy.guest import libkrun
 from krunpy.guest.initrd import build_manifest_member
-from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL
+from krunpy.guest.kernel import MAX_KERNEL
 from krunpy.tee.detect import TeeKind
 
-_PARTS = {"vmlinuz": MAX_KERNEL, "base.cpio": MAX_KERNEL}
+
+
+class VmmKind(StrEnum):
+    """Which virtual machine monitor a guest is made for."""
+
+    QEMU = "qemu"
+    LIBKRUN = "libkrun"
+
+
+KRUN_KERNEL = "vmlinux.krun"  # the part of a build that libkrun loads, from its own bundle
+# (kernel, base)
+_PARTS = {VmmKind.QEMU: ("vmlinuz", "base.cpio"), VmmKind.LIBKRUN: (KRUN_KERNEL, "agent")}
 PACKAGES = {TeeKind.SNP: "ovmf-amdsev", TeeKind.TDX: "ovmf"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guest:
-    """A built guest, as it is on disk now, with the firmware of one TEE."""
+    """A built guest, as it is on disk now, with the firmware of one TEE.
+
+    base:     the generic part of the initrd; for libkrun the agent alone.
+    firmware: empty for libkrun.
+    """
 
     tee: TeeKind
+    vmm: VmmKind = VmmKind.QEMU
     folder: str
     release: str
     cmdline: str
@@ -38,8 +56,12 @@ class Guest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestPayload:
-    """Exactly the bytes that a machine is to load."""
+    """Exactly the bytes that a machine is to load.
 
+    firmware: empty for libkrun. kernel: a bzImage, for libkrun an ELF file. initrd: for libkrun the boot volume.
+    """
+
+    vmm: VmmKind = VmmKind.QEMU
     firmware: bytes
     kernel: bytes
     initrd: bytes
@@ -51,10 +73,16 @@ def name_firmware(tee: TeeKind) -> str:
     return "firmware.bin" if tee is TeeKind.SOFTWARE else f"firmware-{tee}.fd"
 
 
-def load_guest(guest_dir: str, build: str = "current", *, tee: TeeKind = TeeKind.SOFTWARE) -> Guest:
-    """Return the current guest (or a kept build) with the firmware of a TEE.
+def load_guest(
+    guest_dir: str,
+    build: str = "current",
+    *,
+    tee: TeeKind = TeeKind.SOFTWARE,
+    vmm: VmmKind = VmmKind.QEMU,
+) -> Guest:
+    """Return the current guest (or a kept build) for a VMM, with the firmware of a TEE.
 
-    Raises HostError if none was built, or without that firmware, FormatError if its description is broken.
+    Raises HostError if none was built, or without that firmware or kernel, FormatError if its description is broken.
     """
     folder = os.path.join(guest_dir, build if build == "current" else os.path.join("builds", build))
     if not os.path.exists(os.path.join(folder, "guest.json")):
@@ -64,21 +92,33 @@ def load_guest(guest_dir: str, build: str = "current", *, tee: TeeKind = TeeKind
     folder = os.path.realpath(folder)
     description = load_description(folder)
     digests = description.take_fields("sha256")
-    firmware = name_firmware(tee)
-    if tee is not TeeKind.SOFTWARE and not digests.has(firmware):
+    names = _name_parts(tee, vmm)
+    if vmm is VmmKind.LIBKRUN and not digests.has(KRUN_KERNEL):
+        raise HostError(
+            "cannot use the guest under libkrun",
+            why="it was built without a kernel for libkrun",
+            next="install libkrunfw, or `krunpy guest kernel build`, then `krunpy guest build`",
+        )
+    if tee is not TeeKind.SOFTWARE and not digests.has(names[-1]):
         raise _make_lacking(tee)
-    sizes = {**_PARTS, firmware: MAX_FIRMWARE}
-    parts = {name: load_bounded(os.path.join(folder, name), limit) for name, limit in sizes.items()}
+    parts = [load_bounded(os.path.join(folder, name), MAX_KERNEL) for name in names]
+    kernel = description.take_fields("kernel" if vmm is VmmKind.QEMU else "krun_kernel")
     return Guest(
         tee=tee,
+        vmm=vmm,
         folder=folder,
-        release=description.take_fields("kernel").take_string("release"),
-        cmdline=description.take_string("cmdline"),
-        kernel=parts["vmlinuz"],
-        base=parts["base.cpio"],
-        firmware=parts[firmware],
-        recorded={name: digests.take_string(name) for name in sizes},
+        release=kernel.take_string("release"),
+        cmdline=description.take_string("cmdline") if vmm is VmmKind.QEMU else libkrun.CMDLINE,
+        kernel=parts[0],
+        base=parts[1],
+        firmware=b"".join(parts[2:]),
+        recorded={name: digests.take_string(name) for name in names},
     )
+
+
+def _name_parts(tee: TeeKind, vmm: VmmKind) -> tuple[str, ...]:
+    """Return the files of a build that a guest is made of: kernel, base and, but for libkrun, firmware."""
+    return _PARTS[vmm] if vmm is VmmKind.LIBKRUN else (*_PARTS[vmm], name_firmware(tee))
 
 
 def _make_lacking(tee: TeeKind) -> HostError:
@@ -101,8 +141,8 @@ def load_description(folder: str) -> Fields:
 
 def require_unchanged(guest: Guest) -> None:
     """Raise HostError if a part is not what was built: such a guest is booted by nobody who means well."""
-    seen = {"vmlinuz": guest.kernel, "base.cpio": guest.base, name_firmware(guest.tee): guest.firmware}
-    for name, data in seen.items():
+    seen = zip(_name_parts(guest.tee, guest.vmm), (guest.kernel, guest.base, guest.firmware), strict=False)
+    for name, data in seen:
         digest = hashlib.sha256(data).hexdigest()
         if digest != guest.recorded[name]:
             raise HostError(
@@ -114,16 +154,19 @@ def require_unchanged(guest: Guest) -> None:
 
 def assemble_payload(guest: Guest, manifest: bytes) -> GuestPayload:
     """Return the bytes that boot the workload of this manifest."""
-    return GuestPayload(
-        firmware=guest.firmware,
-        kernel=guest.kernel,
-        initrd=guest.base + build_manifest_member(manifest),
-        cmdline=guest.cmdline,
-    )
+    if guest.vmm is VmmKind.LIBKRUN:
+        return _assemble(guest, libkrun.build_boot_volume(guest.base, manifest))
+    return _assemble(guest, guest.base + build_manifest_member(manifest))
 
 
 def assemble_class_payload(guest: Guest) -> GuestPayload:
     """Return the bytes that boot every workload of a class: its manifest comes over the channel."""
+    if guest.vmm is VmmKind.LIBKRUN:
+        return _assemble(guest, libkrun.build_boot_volume(guest.base, None))
+    return _assemble(guest, guest.base)
+
+
+def _assemble(guest: Guest, initrd: bytes) -> GuestPayload:
     return GuestPayload(
-        firmware=guest.firmware, kernel=guest.kernel, initrd=guest.base, cmdline=guest.cmdline
+        vmm=guest.vmm, firmware=guest.firmware, kernel=guest.kernel, initrd=initrd, cmdline=guest.cmdline
     )

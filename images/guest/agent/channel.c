@@ -3,15 +3,18 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "nodes.h"
 
 #define PORTS "/sys/class/virtio-ports"
 #define PORT_NAME "krunpy.ctl"
+#define VSOCK_PORT 27506 /* "kr" */
 #define WAIT_MS 10000
 #define STEP_MS 2
 
@@ -39,14 +42,34 @@ static bool find_port(void)
 	return found;
 }
 
+/* Connect to the host's vsock port. False if the kernel has no vsock, or no device for it yet. */
+static bool connect_vsock(struct channel *channel)
+{
+	struct sockaddr_vm host = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = VSOCK_PORT };
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return false;
+	if (connect(fd, (const struct sockaddr *)(const void *)&host, sizeof(host)) < 0) {
+		(void)close(fd);
+		return false;
+	}
+	channel->fd = fd;
+	return true;
+}
+
 int channel_open(struct channel *channel, struct failure *failure)
 {
-	for (int waited = 0; !find_port(); waited += STEP_MS) {
+	bool is_port = false;
+
+	for (int waited = 0; !(is_port = find_port()) && !connect_vsock(channel); waited += STEP_MS) {
 		if (waited >= WAIT_MS)
-			return fail(failure, FAIL_CHANNEL, "there is no virtio-serial port named " PORT_NAME);
+			return fail(failure, FAIL_CHANNEL,
+				    "there is no virtio-serial port named " PORT_NAME ", and no vsock");
 		sleep_ms(STEP_MS);
 	}
-	channel->fd = open("/dev/channel", O_RDWR | O_CLOEXEC);
+	if (is_port)
+		channel->fd = open("/dev/channel", O_RDWR | O_CLOEXEC);
 	if (channel->fd < 0)
 		return fail_errno(failure, FAIL_CHANNEL, "cannot open the channel");
 	return 0;

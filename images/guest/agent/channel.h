@@ -1,5 +1,5 @@
 /*
- * The channel to the host: a byte stream of frames over the virtio-serial port "krunpy.ctl".
+ * The channel to the host: a byte stream of frames over the virtio-serial port "krunpy.ctl", or a vsock port.
  *
  * Until the workload runs, sending and receiving block. After channel_unblock nothing does: the caller polls `fd`.
  */
@@ -19,7 +19,7 @@ struct channel {
 	uint8_t outbox[OUTBOX_ROOM];
 };
 
-/* Find the port and open it; waits at most 10 seconds for it to appear. */
+/* Open the port or connect the socket, whichever the machine has; waits at most 10 seconds for it to appear. */
 int channel_open(struct channel *channel, struct failure *failure);
 
 int channel_send(struct channel *channel, enum frame_type type, const void *payload, size_t length,

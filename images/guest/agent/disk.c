@@ -9,10 +9,11 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "boot.h"
+#include "memory.h"
 #include "nodes.h"
 
 #define SECTOR 512u
-#define DISK_SYSFS "/sys/block/vda/dev"
 #define VERITY "verified"
 #define LOWER "/lower"
 #define WRITABLE "/writable"
@@ -21,11 +22,24 @@
 
 static int find_disk(dev_t *device, struct failure *failure)
 {
-	for (int waited = 0; !read_device(DISK_SYSFS, device); waited += STEP_MS) {
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/sys/block/%s/dev", boot_disk());
+	for (int waited = 0; !read_device(path, device); waited += STEP_MS) {
 		if (waited >= WAIT_MS)
 			return fail(failure, FAIL_INTEGRITY, "there is no virtio disk");
 		sleep_ms(STEP_MS);
 	}
+	return 0;
+}
+
+/* Checking and decrypting the whole disk waits for the key, so that each byte is looked at once. */
+static int prepare_memory(struct disk *disk, dev_t device, struct failure *failure)
+{
+	disk->in_memory = true;
+	if (mknod("/dev/disk", S_IFBLK | 0600, device) < 0 ||
+	    (disk->source = open("/dev/disk", O_RDONLY | O_DIRECT | O_CLOEXEC)) < 0)
+		return fail_errno(failure, FAIL_INTEGRITY, "cannot open the disk");
 	return 0;
 }
 
@@ -36,8 +50,8 @@ int disk_verify(struct disk *disk, const struct disk_layout *layout, struct fail
 
 	if (find_disk(&device, failure) < 0)
 		return -1;
-	if (dm_open(&disk->dm) < 0)
-		return fail_errno(failure, FAIL_INTEGRITY, "the kernel has no device-mapper");
+	if (dm_open(&disk->dm) < 0 || !dm_has_target(&disk->dm, "verity"))
+		return prepare_memory(disk, device, failure);
 	sodium_bin2hex(root, sizeof(root), layout->root_hash, sizeof(layout->root_hash));
 	sodium_bin2hex(salt, sizeof(salt), layout->salt, sizeof(layout->salt));
 	/* Corruption is an I/O error by default. Never check_at_most_once: the host owns the disk all the time. */
@@ -54,7 +68,7 @@ int disk_verify(struct disk *disk, const struct disk_layout *layout, struct fail
 
 bool disk_is_intact(const struct disk *disk)
 {
-	return dm_status_is(&disk->dm, VERITY, "V");
+	return disk->in_memory || dm_status_is(&disk->dm, VERITY, "V");
 }
 
 static int decrypt(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key, dev_t *device,
@@ -115,8 +129,12 @@ int disk_mount(const struct disk *disk, const struct disk_layout *layout, const 
 {
 	dev_t device = disk->verified;
 
-	if (layout->encrypted && decrypt(disk, layout, key, &device, failure) < 0)
+	if (disk->in_memory) {
+		if (memory_load(disk->source, layout, layout->encrypted ? key : NULL, &device, failure) < 0)
+			return -1;
+	} else if (layout->encrypted && decrypt(disk, layout, key, &device, failure) < 0) {
 		return -1;
+	}
 	if (mount_lower(disk, layout, device, failure) < 0)
 		return -1;
 	return mount_overlay(failure);

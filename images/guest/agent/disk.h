@@ -1,4 +1,7 @@
-/* The disk of the workload: virtio-blk, dm-verity on it, dm-crypt on that, erofs, and an overlay in memory. */
+/*
+ * The disk of the workload: virtio-blk, dm-verity on it, dm-crypt on that, erofs, and an overlay in memory. Where the
+ * kernel has no dm-verity, a copy in memory that was checked and decrypted whole takes the place of the first three.
+ */
 #ifndef KRUNPY_DISK_H
 #define KRUNPY_DISK_H
 
@@ -10,6 +13,8 @@
 struct disk {
 	struct dm dm;
 	dev_t verified; /* the dm-verity device */
+	bool in_memory;
+	int source; /* in_memory: the virtio disk itself */
 };
 
 /* Put dm-verity over the disk. Needs no secret, so it can be done while the host asks the server. */

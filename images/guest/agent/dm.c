@@ -79,6 +79,14 @@ int dm_create(const struct dm *dm, const char *name, const char *target, const c
 	return ioctl(dm->fd, DM_DEV_SUSPEND, &request) < 0 ? -1 : 0; /* without DM_SUSPEND_FLAG: resume */
 }
 
+bool dm_has_target(const struct dm *dm, const char *target)
+{
+	union request request;
+
+	start(&request, target, 0);
+	return ioctl(dm->fd, DM_GET_TARGET_VERSION, &request) == 0;
+}
+
 bool dm_status_is(const struct dm *dm, const char *name, const char *text)
 {
 	union request request;

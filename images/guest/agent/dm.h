@@ -22,6 +22,9 @@ int dm_open(struct dm *dm);
 int dm_create(const struct dm *dm, const char *name, const char *target, const char *parameters, uint64_t sectors,
 	      dev_t *device);
 
+/* Has the kernel this kind of target? */
+bool dm_has_target(const struct dm *dm, const char *target);
+
 /* Does the status line of the device's target start with this text? */
 bool dm_status_is(const struct dm *dm, const char *name, const char *text);
 

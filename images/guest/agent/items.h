@@ -6,7 +6,10 @@
 
 #include "bytes.h"
 
-enum run_tag { RUN_HOSTNAME = 1, RUN_ENV = 2, RUN_ARG = 3, RUN_STDIN_EMPTY = 4, RUN_HOSTS = 5, RUN_RESOLV_CONF = 6, RUN_HOSTNAME_FILE = 7 };
+enum run_tag {
+	RUN_HOSTNAME = 1, RUN_ENV = 2, RUN_ARG = 3, RUN_STDIN_EMPTY = 4, RUN_HOSTS = 5, RUN_RESOLV_CONF = 6,
+	RUN_HOSTNAME_FILE = 7, RUN_VOLUME = 8,
+};
 enum release_tag { RELEASE_DISK_KEY = 1 };
 
 struct item {

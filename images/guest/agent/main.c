@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "binding.h"
+#include "boot.h"
 #include "channel.h"
 #include "disk.h"
 #include "items.h"
@@ -64,6 +65,8 @@ static int prepare(struct failure *failure)
 
 	(void)umask(0);
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (boot_leave_volume(failure) < 0)
+		return -1;
 	if (mkdir("/dev", 0755) < 0 && errno != EEXIST)
 		return fail_errno(failure, FAIL_INTERNAL, "cannot make /dev");
 	(void)mknod("/dev/null", S_IFCHR | 0666, makedev(1, 3));

@@ -4,6 +4,7 @@
 
 #include "json.h"
 #include "names.h"
+#include "volumes.h"
 
 /* One string takes at least three bytes of the document: quotes and a comma. */
 static const char *pointers[MANIFEST_MAX / 3 + 16];
@@ -128,6 +129,16 @@ static void read_mounts(struct json *json, struct manifest *manifest)
 	}
 }
 
+static struct strings read_volumes(struct json *json)
+{
+	struct strings paths = read_strings(json, VOLUMES_MAX);
+	const char *error = volume_paths_error(&paths);
+
+	if (error != NULL)
+		json_error(json, error);
+	return paths;
+}
+
 static void read_overrides(struct json *json, struct manifest *manifest)
 {
 	json_open(json, '{');
@@ -139,6 +150,10 @@ static void read_overrides(struct json *json, struct manifest *manifest)
 	manifest->overrides.etc = json_bool(json);
 	json_key(json, "hostname");
 	manifest->overrides.hostname = json_bool(json);
+	if (json->at < json->end && *json->at == ',') { /* the only member that need not be there */
+		json_key(json, "volumes");
+		manifest->overrides.volumes = read_volumes(json);
+	}
 	json_close(json, '}');
 }
 

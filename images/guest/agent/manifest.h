@@ -11,6 +11,7 @@
 #define DISK_BLOCK 4096u
 #define DISK_KEY_SIZE 64u
 #define LIST_MAX 4096u
+#define VOLUMES_MAX 8u
 
 /* C strings, with a NULL after the last. */
 struct strings {
@@ -58,6 +59,7 @@ struct manifest {
 	struct {
 		bool args, etc, hostname;
 		struct strings env;
+		struct strings volumes; /* where the host may mount directories of its own */
 	} overrides;
 	struct process_spec process;
 	uint8_t server_key[32]; /* Ed25519 */

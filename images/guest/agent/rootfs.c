@@ -178,6 +178,8 @@ int rootfs_fill(const struct manifest *manifest, const struct settings *settings
 	for (size_t i = 0; i < manifest->mount_count; i++)
 		if (mount_wanted(&manifest->mounts[i], failure) < 0)
 			return -1;
+	if (volumes_mount(settings->volumes, settings->volume_count, failure) < 0)
+		return -1;
 	if (make_directory(manifest->process.cwd) < 0)
 		return fail_errno(failure, FAIL_MOUNT, "cannot make the working directory %s",
 				  manifest->process.cwd);

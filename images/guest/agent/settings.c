@@ -15,6 +15,8 @@ struct request {
 	const char *env[ENV_ITEMS_MAX];
 	size_t env_count;
 	const char *etc[ETC_FILES];
+	struct volume volumes[VOLUMES_MAX];
+	size_t volume_count;
 	bool stdin_empty;
 };
 
@@ -31,6 +33,21 @@ static bool is_hostname(const char *text)
 	size_t length = strlen(text);
 
 	return length >= 1 && length <= 64 && strspn(text, alphabet) == length;
+}
+
+static int read_volume(const char *text, struct failure *failure)
+{
+	struct volume *volume = &request.volumes[request.volume_count];
+
+	if (request.volume_count == VOLUMES_MAX)
+		return fail(failure, FAIL_SETTINGS, "more than %u host volumes", VOLUMES_MAX);
+	if (!volume_read(volume, text))
+		return fail(failure, FAIL_SETTINGS, "a host volume is not TAG:ro:PATH or TAG:rw:PATH");
+	for (size_t i = 0; i < request.volume_count; i++)
+		if (strcmp(request.volumes[i].path, volume->path) == 0 || strcmp(request.volumes[i].tag, volume->tag) == 0)
+			return fail(failure, FAIL_SETTINGS, "a host volume is given twice");
+	request.volume_count++;
+	return 0;
 }
 
 static int read_item(const struct item *item, const char *text, struct failure *failure)
@@ -58,6 +75,8 @@ static int read_item(const struct item *item, const char *text, struct failure *
 			return fail(failure, FAIL_SETTINGS, "host setting %u is given twice", item->tag);
 		request.etc[item->tag - RUN_HOSTS] = text;
 		return 0;
+	case RUN_VOLUME:
+		return read_volume(text, failure);
 	case RUN_STDIN_EMPTY:
 		if (item->bytes.length != 0)
 			return fail(failure, FAIL_SETTINGS, "host setting 4 is not empty");
@@ -191,6 +210,19 @@ static int apply_etc(struct settings *settings, const struct manifest *manifest,
 	return 0;
 }
 
+static int apply_volumes(struct settings *settings, const struct manifest *manifest, settings_note *note, void *context)
+{
+	for (size_t i = 0; i < request.volume_count; i++) {
+		const struct volume *volume = &request.volumes[i];
+
+		if (is_named(&manifest->overrides.volumes, volume->path, strlen(volume->path)))
+			settings->volumes[settings->volume_count++] = *volume;
+		else if (refuse(note, context, volume->path, strlen(volume->path)) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 int settings_apply(struct settings *settings, const struct manifest *manifest, struct span run,
 		   settings_note *note, void *context, struct failure *failure)
 {
@@ -204,7 +236,8 @@ int settings_apply(struct settings *settings, const struct manifest *manifest, s
 	for (size_t i = 0; i < manifest->process.env.count; i++)
 		env[env_count++] = manifest->process.env.items[i];
 	if (apply_hostname(settings, manifest, note, context) < 0 || apply_args(settings, manifest, note, context) < 0 ||
-	    apply_env(settings, manifest, note, context) < 0 || apply_etc(settings, manifest, note, context) < 0)
+	    apply_env(settings, manifest, note, context) < 0 || apply_etc(settings, manifest, note, context) < 0 ||
+	    apply_volumes(settings, manifest, note, context) < 0)
 		return -1;
 	settings->stdin_empty = request.stdin_empty;
 	settings->env = env;

@@ -2,7 +2,7 @@
 #ifndef KRUNPY_SETTINGS_H
 #define KRUNPY_SETTINGS_H
 
-#include "manifest.h"
+#include "volumes.h"
 
 #define ETC_FILES 3
 
@@ -12,6 +12,8 @@ struct settings {
 	const char **env;
 	char hostname[65];
 	const char *etc[ETC_FILES]; /* contents from the host, NULL for none; their paths are in etc_paths */
+	struct volume volumes[VOLUMES_MAX]; /* of the manifest's, those that the host has */
+	size_t volume_count;
 	bool stdin_empty;
 };
 

@@ -26,7 +26,7 @@ from krunpy.cli.run import (
     UserOption,
     WorkloadOption,
     read_plan,
-    settings_with_tee,
+    settings_with_options,
 )
 from krunpy.core.errors import UsageError
 from krunpy.core.files import load_bounded
@@ -82,7 +82,7 @@ def measure(
 ) -> None:
     """Print the measurements that a workload will have: in the software TEE, or on SEV-SNP or TDX hardware."""
     del tee  # among the context's parameters
-    settings = settings_with_tee(context)
+    settings = settings_with_options(context)
     if sign_key and not output:
         raise UsageError("cannot sign", why="no document is written", next="name it with --output FILE")
     if table and json:

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from krunpy.cli.context import globals_of
-from krunpy.cli.run import ArgsArgument, MemoryOption, TeeOption, settings_with_tee
+from krunpy.cli.run import ArgsArgument, MemoryOption, TeeOption, VmmOption, settings_with_options
 from krunpy.cli.run_plan import make_id, prepare_run
 from krunpy.core.errors import UsageError
 from krunpy.core.proc import start
@@ -42,12 +42,13 @@ def quickstart(
     tamper: Annotated[str, typer.Option(help=f"Play a dishonest host: {', '.join(Tamper)}.")] = "",
     memory: MemoryOption = 0,
     tee: TeeOption = None,
+    vmm: VmmOption = None,
 ) -> None:
     """Convert, measure, register, launch and attest a workload, and show its output."""
     if tamper and tamper not in list(Tamper):
         raise UsageError(f'cannot tamper with "{tamper}"', why=f"wanted one of {', '.join(Tamper)}")
-    del tee  # among the context's parameters
-    given = replace(globals_of(context), settings=settings_with_tee(context))
+    del tee, vmm  # among the context's parameters
+    given = replace(globals_of(context), settings=settings_with_options(context))
     if source:
         raise typer.Exit(
             show_run(given, Plan(source=source, args=tuple(args or ()), tamper=tamper, memory_mib=memory))
@@ -66,7 +67,7 @@ def show_run(given: Globals, plan: Plan) -> int:
     """Run a plan, print its steps on stderr as they end and its output on stdout; return its exit status."""
     container_id = make_id()
     tee = choose_tee(given.settings.tee)
-    argv, environment = prepare_run(given, plan, container_id, tee=tee)
+    argv, environment = prepare_run(given, plan, container_id, tee=tee, vmm=given.settings.vmm)
     path = os.path.join(given.state_root, container_id, "steps.jsonl")
     heading = SIMULATED if tee is TeeKind.SOFTWARE else f"CONFIDENTIAL ({tee})"
     signer = "this host's software TEE" if tee is TeeKind.SOFTWARE else f"this host's {tee} hardware"

@@ -27,6 +27,14 @@ class TeeWish(StrEnum):
     TDX = "tdx"
 
 
+class VmmWish(StrEnum):
+    """What the setting `vmm` and the option --vmm can be."""
+
+    AUTO = "auto"
+    QEMU = "qemu"
+    LIBKRUN = "libkrun"
+
+
 class ManifestPlace(StrEnum):
     """The words for what binds a manifest."""
 
@@ -82,12 +90,18 @@ TeeOption = Annotated[
     TeeWish | None,
     typer.Option("--tee", help="The TEE. auto: the hardware that the host offers. Default: the setting tee."),
 ]
+VmmOption = Annotated[
+    VmmWish | None,
+    typer.Option("--vmm", help="What starts the machine. auto: QEMU, else libkrun. Default: the setting vmm."),
+]
 
 
-def settings_with_tee(context: typer.Context) -> Settings:
-    """Return the operator's settings, with the TEE of --tee in place of theirs if it was given."""
-    settings, tee = settings_of(context), context.params["tee"]
-    return replace(settings, tee=str(tee)) if tee is not None else settings
+def settings_with_options(context: typer.Context) -> Settings:
+    """Return the operator's settings, with those of --tee and --vmm in place of theirs where they were given."""
+    tee, vmm = context.params["tee"], context.params.get("vmm")
+    settings = settings_of(context)
+    settings = replace(settings, tee=str(tee)) if tee is not None else settings
+    return replace(settings, vmm=str(vmm)) if isinstance(vmm, VmmWish) else settings
 
 
 def read_plan(context: typer.Context) -> Plan:
@@ -133,11 +147,12 @@ def run(
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
     tee: TeeOption = None,
+    vmm: VmmOption = None,
     name: Annotated[str, typer.Option("--name", help="Container ID instead of a random one.")] = "",
 ) -> None:
     """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
     # `krunpy.cli.run_words` reads most command lines instead of this: an option is to be added to both
     plan = read_plan(context)
-    argv, environment = prepare_run(globals_of(context), plan, name or make_id(), tee=tee or "")
+    argv, environment = prepare_run(globals_of(context), plan, name or make_id(), tee=tee or "", vmm=vmm or "")
     sys.stdout.flush()
     os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place

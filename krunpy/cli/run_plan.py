@@ -26,11 +26,11 @@ def make_id() -> str:
 
 
 def prepare_run(
-    given: Globals, plan: Plan, container_id: str, *, tee: str = ""
+    given: Globals, plan: Plan, container_id: str, *, tee: str = "", vmm: str = ""
 ) -> tuple[list[str], dict[str, str]]:
     """Write the bundle of a plan and return argv and environment of the process that runs it.
 
-    tee: in place of the setting; empty for the setting.
+    tee, vmm: in place of the settings; empty for the setting.
     On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
     """
     config = make_config(plan)
@@ -41,12 +41,20 @@ def prepare_run(
         convert_source(
             given.settings, plan.source, encrypt=not plan.integrity_only, progress=Progress("convert")
         )
+    return prepare_config(given, config, container_id, tee=tee, vmm=vmm)
+
+
+def prepare_config(
+    given: Globals, config: dict[str, object], container_id: str, *, tee: str = "", vmm: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """Write a bundle of this config.json; return what `prepare_run` does."""
     bundle = _make_directory()
     write_bundle(bundle, config)
     argv = [sys.executable, "-I", "-m", "krunpy.runtime.attended", given.state_root, container_id, bundle]
     environment = dict(os.environ)
-    if tee:
-        environment["KRUNPY_TEE"] = str(tee)
+    for name, value in (("KRUNPY_TEE", tee), ("KRUNPY_VMM", vmm)):
+        if value:
+            environment[name] = str(value)
     if given.settings.config_file:
         environment["KRUNPY_CONFIG"] = os.path.abspath(given.settings.config_file)
     return argv, environment
@@ -66,7 +74,11 @@ def _run(words: Sequence[str]) -> int | None:
         return None
     signal.signal(signal.SIGTERM, attended.interrupt)
     argv, environment = prepare_run(
-        make_globals(root="", config=""), wanted.plan, wanted.name or make_id(), tee=wanted.tee
+        make_globals(root="", config=""),
+        wanted.plan,
+        wanted.name or make_id(),
+        tee=wanted.tee,
+        vmm=wanted.vmm,
     )
     os.environ.update(environment)
     return attended.main(argv[4:])

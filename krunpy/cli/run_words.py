@@ -25,6 +25,7 @@ TEXTS = {
     "--hostname": "hostname",
     "--name": "name",
     "--tee": "tee",
+    "--vmm": "vmm",
     "--manifest-in": "manifest_in",
 }
 LISTS = {"--env": "env", "-e": "env", "--tmpfs": "tmpfs"}
@@ -36,17 +37,19 @@ FLAGS = {
 }
 _MANIFEST_IN = ("initrd", "host-data")
 TEES = ("", "auto", "software", "snp", "tdx")
+VMMS = ("", "auto", "qemu", "libkrun")
 _MOST_CPUS = 64
 _MOST_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What was asked for; name: the container ID, empty for a random one; tee: empty for the setting."""
+    """What was asked for; name: the container ID, empty for a random one; tee, vmm: empty for the setting."""
 
     plan: Plan
     name: str
     tee: str
+    vmm: str
 
 
 def parse_run(words: Sequence[str]) -> Wanted | None:
@@ -80,6 +83,7 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         or not all(_is_number(text) for text in numbers.values())
         or int(numbers["cpus"]) > _MOST_CPUS
         or texts.get("tee", "") not in TEES
+        or texts.get("vmm", "") not in VMMS
         or texts.get("manifest_in", "initrd") not in _MANIFEST_IN
     ):
         return None
@@ -100,7 +104,9 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         manifest_in=texts.get("manifest_in", ""),
         read_only="read_only" in flags,
     )
-    return Wanted(plan=plan, name=texts.get("name", ""), tee=texts.get("tee", ""))
+    return Wanted(
+        plan=plan, name=texts.get("name", ""), tee=texts.get("tee", ""), vmm=texts.get("vmm", "")
+    )
 
 
 def _is_number(text: str) -> bool:

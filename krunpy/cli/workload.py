@@ -28,9 +28,10 @@ from krunpy.cli.run import (
     TeeWish,
     TmpfsOption,
     UserOption,
+    VmmOption,
     WorkloadOption,
     read_plan,
-    settings_with_tee,
+    settings_with_options,
 )
 from krunpy.core.errors import BrokerError, UsageError, make_plain
 from krunpy.runtime.broker import open_broker
@@ -81,6 +82,7 @@ def register(
     tmpfs: TmpfsOption = None,
     hostname: HostnameOption = "",
     tee: TeeOption = None,
+    vmm: VmmOption = None,
     uses: Annotated[int, typer.Option(min=0, help="Releases before the registration ends. 0: no limit.")] = 0,
     reference_values: Annotated[
         str,
@@ -98,7 +100,7 @@ def register(
     if values is not None and tee not in (None, TeeWish.AUTO) and str(tee) != values.tee:
         raise UsageError(f"cannot register for {tee}", why=f"{reference_values} is for {values.tee}")
     plan = read_plan(context)
-    settings = settings_with_tee(context)
+    settings = settings_with_options(context)
     if values is not None:
         settings = replace(settings, tee=str(values.tee))
     with open_broker(settings) as broker:

@@ -12,6 +12,7 @@ from krunpy.core.errors import HostError
 
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -39,6 +40,11 @@ def set_parent_death_signal(number: int) -> None:
 def set_no_new_privileges() -> None:
     """Keep the caller, and all that it executes, from gaining privileges by set-user-ID. Raises HostError."""
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_dumpable() -> None:
+    """Give the caller, who changed its user, its own files in /proc back. Raises HostError."""
+    _prctl(PR_SET_DUMPABLE, 1)
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 SYSTEM_CONFIG = "/etc/krunpy/krunpy.toml"
 _LIMIT = 1024 * 1024  # bytes
 _MOST_DIGITS = 9
-_PATHS = ("data_dir", "cache_dir", "guest_dir", "token_file", "ca_file")
+_PATHS = ("data_dir", "cache_dir", "guest_dir", "token_file", "ca_file", "libkrun", "libkrunfw")
 _RANGES = {"cpus": (1, 64), "memory_mib": (128, 1024 * 1024), "boot_timeout_s": (1, 24 * 3600)}
 _CHOICES = {
     "accel": ("auto", "tcg", "kvm"),
     "tee": ("auto", "software", "snp", "tdx"),
+    "vmm": ("auto", "qemu", "libkrun"),
     "manifest_in": ("initrd", "host-data"),
 }
 
@@ -41,6 +42,9 @@ class Settings:
     ca_file: str = ""  # certificate authority of an https server
     accel: str = "auto"  # auto, tcg, kvm
     tee: str = "auto"  # auto: the hardware that the host offers, else software; software, snp, tdx
+    vmm: str = "auto"  # auto: QEMU, else libkrun; qemu, libkrun
+    libkrun: str = ""  # the library in place of the installed one
+    libkrunfw: str = ""  # the bundle of its guest kernel, likewise
     manifest_in: str = "initrd"  # what binds it, or host-data: HOST_DATA, MRCONFIGID
     memory_mib: int = 512
     cpus: int = 1

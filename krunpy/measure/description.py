@@ -12,7 +12,7 @@ from hashlib import sha256
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, LaunchDigest
 from krunpy.formats.narrow import Fields
-from krunpy.formats.ovmf import FirmwareTable, SectionType, SevSection, parse_firmware_table
+from krunpy.formats.ovmf import FirmwareTable, SectionType, SevSection
 from krunpy.formats.vmsa import FEATURE_SNP_ACTIVE, Vmm
 from krunpy.measure.kernel_hashes import KernelHashes, hash_cmdline
 from krunpy.measure.launch import (
@@ -22,7 +22,8 @@ from krunpy.measure.launch import (
     Machine,
     fold_pages,
     iter_pages_after_firmware,
-    make_firmware_page,
+    make_firmware_pages,
+    read_table,
 )
 
 _MOST_SECTIONS = 64
@@ -124,8 +125,8 @@ def measure_firmware(name: str, firmware: bytes) -> MeasuredFirmware:
     return MeasuredFirmware(
         name=name,
         digest=Digest32(sha256(firmware).digest()),
-        folded=fold_pages([make_firmware_page(firmware)]),
-        table=parse_firmware_table(firmware),
+        folded=fold_pages(make_firmware_pages(firmware)),
+        table=read_table(firmware),
     )
 
 

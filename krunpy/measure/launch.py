@@ -1,16 +1,18 @@
-"""Predict the SEV-SNP launch digest of a QEMU direct boot.
+"""Predict the SEV-SNP launch digest of a QEMU direct boot, and of libkrun's plain machines in the software TEE.
 
 `iter_launch_pages` says which guest pages are measured and in which order; folding them gives the
 digest. The launcher hands the same pages, made from the bytes it loads, to the software TEE. No file is
 read and nothing is launched here.
 
-Two layouts, never chosen silently:
+Three layouts, never chosen silently:
 
 - SEV_METADATA, what SNP hardware and firmware do: the image as normal pages below 4 GiB, then the
   sections of its SEV metadata in file order, the kernel-hashes page among them, then one VMSA per vCPU.
 - PLAIN, for firmware without SEV metadata (SeaBIOS, or OVMF built without it), which SNP cannot boot and
   only the software TEE measures: the image as normal pages below 4 GiB, then the kernel-hashes page at
   0x810000 (absent without a kernel), then one VMSA per vCPU; every vCPU starts at the reset vector.
+- LIBKRUN, for machines of libkrun that have no firmware, which only the software TEE measures: as PLAIN with an empty
+  image and the VMSAs of `formats.vmsa_libkrun`. What libkrun launches in SNP is in `measure.libkrun`.
 
 Source: QEMU target/i386/sev.c; agrees with sev-snp-measure byte for byte (tests/conformance).
 """
@@ -33,6 +35,7 @@ from krunpy.formats.vmsa import (
     build_vmsa,
     find_signature,
 )
+from krunpy.formats.vmsa_libkrun import VmsaVariant, build_libkrun_vmsa
 from krunpy.measure.kernel_hashes import build_hashes_page
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Layout(StrEnum):
 
     SEV_METADATA = "sev-metadata"
     PLAIN = "plain"
+    LIBKRUN = "libkrun"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +101,16 @@ def find_layout(firmware: bytes) -> Layout:
 
     For the software TEE only: a launch on SNP hardware always names SEV_METADATA.
     """
-    return Layout.PLAIN if parse_firmware_table(firmware).sections is None else Layout.SEV_METADATA
+    if not firmware:
+        return Layout.LIBKRUN
+    return Layout.PLAIN if read_table(firmware).sections is None else Layout.SEV_METADATA
+
+
+def read_table(firmware: bytes) -> FirmwareTable:
+    """Return the table of a firmware, an empty one where there is no firmware. Raises FormatError if it is broken."""
+    if not firmware:
+        return FirmwareTable(sections=None, hash_table_gpa=None, ap_reset_eip=None)
+    return parse_firmware_table(firmware)
 
 
 def _empty_pages(kind: PageType, section: SevSection) -> Iterator[LaunchPage]:
@@ -167,9 +180,13 @@ def _plain_pages(table: FirmwareTable, machine: Machine) -> Iterator[LaunchPage]
         yield LaunchPage(kind=PageType.NORMAL, gpa=PLAIN_HASHES_GPA, contents=page)
 
 
-def _vmsa_pages(ap_reset_eip: int | None, machine: Machine) -> Iterator[LaunchPage]:
+def _require_vcpus(machine: Machine) -> None:
     if not 1 <= machine.vcpus <= MOST_VCPUS:
         raise FormatError("cannot measure the vCPUs", why=f"seen {machine.vcpus}, wanted 1 to {MOST_VCPUS}")
+
+
+def _vmsa_pages(ap_reset_eip: int | None, machine: Machine) -> Iterator[LaunchPage]:
+    _require_vcpus(machine)
     signature = find_signature(machine.vcpu_type)
 
     def vmsa(eip: int) -> LaunchPage:
@@ -189,19 +206,30 @@ def _vmsa_pages(ap_reset_eip: int | None, machine: Machine) -> Iterator[LaunchPa
         yield other
 
 
+def _krun_vmsa_pages(machine: Machine) -> Iterator[LaunchPage]:
+    _require_vcpus(machine)
+    for _ in range(machine.vcpus):
+        page = build_libkrun_vmsa(VmsaVariant.C, is_boot=True)
+        yield LaunchPage(kind=PageType.VMSA, gpa=VMSA_GPA, contents=page)
+
+
 def iter_pages_after_firmware(table: FirmwareTable, machine: Machine) -> Iterator[LaunchPage]:
     """Yield the pages that follow the firmware's own, VMSAs last.
 
     Raises FormatError while it yields, where firmware and machine do not go together.
     """
+    if machine.layout is Layout.LIBKRUN:
+        return chain(_plain_pages(table, machine), _krun_vmsa_pages(machine))
     if machine.layout is Layout.PLAIN:
         return chain(_plain_pages(table, machine), _vmsa_pages(BSP_RESET_EIP, machine))
     return chain(_metadata_pages(table, machine), _vmsa_pages(table.ap_reset_eip, machine))
 
 
-def make_firmware_page(firmware: bytes) -> LaunchPage:
-    """Return the run of normal pages that ends at 4 GiB and holds the firmware."""
-    return LaunchPage(kind=PageType.NORMAL, gpa=FOUR_GIB - len(firmware), contents=firmware)
+def make_firmware_pages(firmware: bytes) -> tuple[LaunchPage, ...]:
+    """Return the run of normal pages that ends at 4 GiB and holds the firmware; none without one."""
+    if not firmware:
+        return ()
+    return (LaunchPage(kind=PageType.NORMAL, gpa=FOUR_GIB - len(firmware), contents=firmware),)
 
 
 def iter_launch_pages(inputs: LaunchInputs) -> Iterator[LaunchPage]:
@@ -210,8 +238,8 @@ def iter_launch_pages(inputs: LaunchInputs) -> Iterator[LaunchPage]:
     Raises FormatError, at the latest while it yields, where the firmware cannot boot the machine measured:
     no SEV metadata or no kernel-hashes section in layout SEV_METADATA, SEV metadata in layout PLAIN.
     """
-    table = parse_firmware_table(inputs.firmware)
-    return chain([make_firmware_page(inputs.firmware)], iter_pages_after_firmware(table, inputs))
+    table = read_table(inputs.firmware)
+    return chain(make_firmware_pages(inputs.firmware), iter_pages_after_firmware(table, inputs))
 
 
 def fold_pages(pages: Iterable[LaunchPage], digest: LaunchDigest = ZERO_DIGEST) -> LaunchDigest:

@@ -25,6 +25,10 @@ TAMPER = "io.krunpy.tamper"
 NO_HOST_SETTINGS = "io.krunpy.no_host_settings"
 MANIFEST_IN = "io.krunpy.manifest_in"
 PREPARED = "io.krunpy.prepared"
+VOLUMES = "io.krunpy.volumes"
+PORTS = "io.krunpy.ports"
+NETWORK = "io.krunpy.network"
+DNS = "io.krunpy.dns"
 POD_ROLE = "io.kubernetes.cri-o.ContainerType"  # podman and CRI-O: "sandbox" or "container"
 
 _TAMPERS = (
@@ -48,9 +52,13 @@ MEANINGS: Mapping[str, str] = {
     NO_HOST_SETTINGS: "true: the manifest lets the host set neither the host name nor files of /etc",
     MANIFEST_IN: "initrd: the manifest is in the launch digest; host-data: HOST_DATA or MRCONFIGID names it",
     PREPARED: "set by the precreate hook: names what it registered",
+    VOLUMES: "directories of the host in the guest, HOST:GUEST:ro or :rw, one a line, as `krunpy vm` takes them",
+    PORTS: "TCP ports of the host that reach the guest, HOST:GUEST, divided by blanks",
+    NETWORK: "true: the guest's connections are made by the host",
+    DNS: "the guest's name server instead of the host's",
     TAMPER: "play a dishonest host; one of " + ", ".join(_TAMPERS),
 }
-_OWN = (SOURCE, TAMPER)
+_OWN = (SOURCE, TAMPER, VOLUMES, PORTS, NETWORK, DNS)
 # what the settings may leave to engines, and so to images: word of the setting -> annotation
 _ON_TRUST = {"integrity_only": INTEGRITY_ONLY, "workload": WORKLOAD}
 _RANGES = {CPUS: (1, 64), MEMORY_MIB: (128, 1 << 20)}
@@ -71,6 +79,10 @@ class Wishes:
     manifest_in: str | None = None
     tamper: str | None = None
     prepared: str | None = None
+    volumes: str | None = None  # as written; `runtime.vm_shares` reads these
+    ports: str | None = None
+    network: bool = False
+    dns: str | None = None
 
 
 def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
@@ -95,6 +107,10 @@ def parse_annotations(annotations: Mapping[str, str]) -> Wishes:
         manifest_in=_take_choice(annotations, MANIFEST_IN, ("initrd", "host-data")),
         prepared=annotations.get(PREPARED),
         tamper=_take_choice(annotations, TAMPER, _TAMPERS),
+        volumes=annotations.get(VOLUMES),
+        ports=annotations.get(PORTS),
+        network=_take_choice(annotations, NETWORK, ("true", "false")) == "true",
+        dns=annotations.get(DNS),
     )
 
 
@@ -108,7 +124,7 @@ def require_no_own(annotations: Mapping[str, object]) -> None:
         if name in annotations:
             raise BundleError(
                 f"cannot use annotation {name}",
-                why="only `krunpy run` and `krunpy quickstart` may set it: an image's annotations come here too",
+                why="only krunpy's own commands may set it: an image's annotations come here too",
                 next="run the source itself, with `krunpy run SOURCE`",
             )
 

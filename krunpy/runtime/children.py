@@ -71,10 +71,10 @@ def spawn_launcher(
     return Child(pid, output)
 
 
-def spawn_machine(argv: Sequence[str], descriptors: Sequence[int], groups: Sequence[int]) -> Child:
+def spawn_machine(argv: Sequence[str], descriptors: Sequence[int], groups: Sequence[int] | None) -> Child:
     """Start the machine; {fd0}, {fd1}... in argv become the descriptors' numbers. They are closed here.
 
-    It runs as a user of its own, with `groups` for the devices that it opens.
+    It runs as a user of its own, with `groups` for the devices that it opens; None: it becomes that by itself.
 
     Raises FormatError if argv names a descriptor that is not there.
     """

@@ -2,7 +2,9 @@
 
 The launcher asks for the machine; the shim, which outlives it, makes the machine its own child.
 
-    launcher -> shim: {"kind": "vm", "argv": [..., "{fd0}", ...], "fds": N}   with N descriptors
+    launcher -> shim: {"kind": "vm", "argv": [..., "{fd0}", ...], "fds": N, "groups": [...], "fatal": ...}
+                      with N descriptors; "fatal": words after which a machine that said them is ended, empty for none
+                      {"kind": "channel"}   with 1 descriptor, in place of the channel that the launcher was given
                       {"kind": "note", "text": ...}
                       {"kind": "failed", "what": ..., "why": ..., "next": ..., "status": 1 to 255}
     shim -> launcher: {"kind": "start", "stdin_is_empty": true | false}

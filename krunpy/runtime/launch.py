@@ -6,11 +6,8 @@ runs. It is not trusted by the guest or the server.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import threading
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +15,15 @@ from krunpy.core.errors import HostError, KrunpyError, StateError
 from krunpy.core.octets import HostData
 from krunpy.core.settings import load_settings
 from krunpy.formats.manifest import ManifestIn
-from krunpy.guest.payload import load_guest
+from krunpy.guest.payload import VmmKind, load_guest
 from krunpy.image.check import require_intact
 from krunpy.oci.annotations import Wishes, parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.oci.document import DOCUMENT_LIMIT
 from krunpy.runtime import control
+from krunpy.runtime.background import Background
 from krunpy.runtime.broker import Broker, open_broker
+from krunpy.runtime.channel import open_channel
 from krunpy.runtime.confidential import (
     choose_confidential_accel,
     choose_tee,
@@ -37,7 +36,13 @@ from krunpy.runtime.engine_files import load_engine_files
 from krunpy.runtime.handover import is_waiting, take
 from krunpy.runtime.kept import keep_aftermath, keep_description
 from krunpy.runtime.limits import choose_memory_mib
-from krunpy.runtime.machine import load_files, make_machine_request, measure_loaded, open_disk
+from krunpy.runtime.machine import (
+    Machine,
+    load_files,
+    make_machine_request,
+    measure_loaded,
+    open_disk,
+)
 from krunpy.runtime.prepare import (
     choose_manifest_in,
     complete,
@@ -47,7 +52,11 @@ from krunpy.runtime.prepare import (
     open_cache,
 )
 from krunpy.runtime.request import HostSettings
+from krunpy.runtime.steps import Clock, tell_steps
 from krunpy.runtime.tamper import Tamper, copy_disk_with_flip, tamper_payload
+from krunpy.runtime.vm_host import make_resolv_conf, open_directories, require_free_ports
+from krunpy.runtime.vm_shares import read_shares, require_possible
+from krunpy.runtime.vmm_choice import choose_vmm
 from krunpy.tee.detect import TeeKind
 from krunpy.vmm.probe import choose_accel
 
@@ -59,9 +68,11 @@ if TYPE_CHECKING:
     from krunpy.guest.payload import GuestPayload
     from krunpy.image.workload import WorkloadImage
     from krunpy.oci.bundle import Bundle
+    from krunpy.runtime.channel import Channel
     from krunpy.runtime.conversation import WatchedServer
     from krunpy.runtime.machine import LoadedFiles
     from krunpy.runtime.prepare import Drafted, Prepared
+    from krunpy.runtime.vm_shares import Shares
     from krunpy.vmm.spec import Accel
 
 NICE = 10  # while the guest boots: it is what is waited for, and on few cores every share counts
@@ -77,44 +88,38 @@ class Job:
     bundle: Bundle
     wishes: Wishes
     tee: TeeKind
+    vmm: VmmKind
+    shares: Shares
     clock: Clock
     shim: socket.socket
 
 
-class Clock:
-    """Seconds of each step, told to whoever asked for them."""
-
-    def __init__(self, tell: Callable[[str, float, str], None]) -> None:
-        self._tell = tell
-        self._begin = time.monotonic()
-
-    def step(self, name: str, detail: str = "") -> None:
-        """Close a step that began when the last one ended."""
-        now = time.monotonic()
-        self._tell(name, now - self._begin, detail)
-        self._begin = now
-
-
-def launch(job: Job, channel: socket.socket) -> None:
+def launch(job: Job, given: socket.socket) -> None:
     """Bring the workload to the point where it runs; the shim takes the channel from there.
+
+    given: the host's end of the channel that the shim made.
 
     Raises KrunpyError: nothing was released, or the guest refused what was.
     """
     require_offered(job.tee)
+    require_possible(job.shares, job.vmm, job.tee)
+    require_free_ports(job.shares, is_root=os.geteuid() == 0)
+    channel = open_channel(job.vmm, given=given, directory=job.directory, shim=job.shim)
     broker = open_broker(job.settings)
     job.clock.step("server", broker.describe())
     try:
         drafted, held = _draft(job, broker)
         payload = tamper_payload(drafted, job.wishes.tamper)
-        files = _request_machine(job, drafted, payload, held)
+        files = _request_machine(job, drafted, payload, held, channel)
         _attest(job, broker, channel, drafted, payload, files)
         broker.close(wait=False)  # the workload waits for our end
     finally:
+        channel.close()
         broker.close()
 
 
 def _draft(job: Job, broker: Broker) -> tuple[Drafted, int]:
-    guest = load_guest(job.settings.guest_dir, tee=job.tee)
+    guest = load_guest(job.settings.guest_dir, tee=job.tee, vmm=job.vmm)
     spec = job.wishes.source or f"dir:{job.bundle.root}"
     image, held = _convert_and_hold(job, spec)
     job.clock.step("convert", f"image {image.image_id[:12]}, {image.size} bytes")
@@ -142,7 +147,9 @@ def _convert_and_hold(job: Job, spec: str) -> tuple[WorkloadImage, int]:
         return image, open_cache(job.settings).hold(image)
 
 
-def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: int) -> LoadedFiles:
+def _request_machine(
+    job: Job, drafted: Drafted, payload: GuestPayload, held: int, channel: Channel
+) -> LoadedFiles:
     """Load the machine's files and ask the shim to start it; it does so when `start` was called.
 
     It boots while it is measured: the files are sealed, and without a release it holds no secret.
@@ -152,24 +159,31 @@ def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: in
     if job.wishes.tamper == Tamper.DISK:
         disk = copy_disk_with_flip(disk, drafted.image.disk)
     files = load_files(payload)
-    request = make_machine_request(
-        files,
-        accel=_choose_accel(job, drafted),
+    machine = Machine(
+        files=files,
         memory_mib=_memory_mib(job),
         cpus=_cpus(job),
-        channel_fd=control.GUEST_FD,
+        channel_fd=channel.machine_end,
         disk_fd=disk,
-        kept=(held,),
-        confidential=make_confidential(job.tee, drafted.manifest_hash),
+        shared=open_directories(job.shares),
+        kept=(held, *channel.kept),
     )
+    if job.vmm is VmmKind.LIBKRUN:
+        from krunpy.runtime.krun_machine import make_krun_request
+
+        request = make_krun_request(machine, job.shares, job.settings)
+    else:
+        confidential = make_confidential(job.tee, drafted.manifest_hash)
+        request = make_machine_request(machine, accel=_choose_accel(job, drafted), confidential=confidential)
     fields: dict[str, object] = {
         "kind": "vm",
         "argv": list(request.argv),
         "fds": len(request.descriptors),
-        "groups": list(request.groups),
+        "groups": None if request.groups is None else list(request.groups),
+        "fatal": request.fatal,
     }
     control.send_message(job.shim, fields, request.descriptors)
-    os.close(control.GUEST_FD)
+    channel.handed_over()
     os.nice(NICE)
     return files
 
@@ -177,7 +191,7 @@ def _request_machine(job: Job, drafted: Drafted, payload: GuestPayload, held: in
 def _attest(
     job: Job,
     broker: Broker,
-    channel: socket.socket,
+    channel: Channel,
     drafted: Drafted,
     payload: GuestPayload,
     files: LoadedFiles,
@@ -186,7 +200,7 @@ def _attest(
     from krunpy.runtime.conversation import WatchedServer
 
     prepared = complete(drafted, cpus=_cpus(job))
-    registering = _Background(lambda: _register(job, broker, prepared))
+    registering = Background(lambda: _register(job, broker, prepared))
     server: WatchedServer | None = None
     has_use = False
     make_report: Callable[[ReportData], bytes] | None = None
@@ -200,7 +214,8 @@ def _attest(
         has_use = registering.join() or (bool(prepared.predicted) and _take_prepared(job, broker))
         job.clock.step("register", prepared.parsed.workload)
         server = WatchedServer(broker.client)
-        _converse(job, server, channel, prepared, make_report, stdin_is_empty=stdin_is_empty)
+        end = channel.meet(job.settings.boot_timeout_s)
+        _converse(job, server, end, prepared, make_report, stdin_is_empty=stdin_is_empty)
     except KrunpyError as error:
         # a use that was taken is not given back: it would be another run's
         if (has_use or registering.was_done()) and not (server and server.may_have_released):
@@ -261,7 +276,8 @@ def _converse(
     )
     host = HostSettings()
     if not job.wishes.no_host_settings:
-        host = HostSettings(hostname=job.bundle.hostname, etc=load_engine_files(job.bundle.mounts))
+        etc = {**load_engine_files(job.bundle.mounts), **make_resolv_conf(job.shares)}
+        host = HostSettings(hostname=job.bundle.hostname, etc=etc, volumes=job.shares.mountings)
     attested = conversation.hold(host.encode(stdin_is_empty=stdin_is_empty))
     for note in attested.notes:
         control.send_message(job.shim, {"kind": "note", "text": note})
@@ -318,33 +334,6 @@ def _memory_mib(job: Job) -> int:
     )
 
 
-class _Background:
-    """Work beside the machine's boot; `join` returns what it returned, or raises what it raised."""
-
-    def __init__(self, work: Callable[[], bool]) -> None:
-        self._error: KrunpyError | None = None
-        self._result = False
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[], bool]) -> None:
-        try:
-            self._result = work()
-        except KrunpyError as error:
-            self._error = error
-
-    def join(self) -> bool:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-    def was_done(self) -> bool:
-        """Return what it returned, or False if it raised."""
-        self._thread.join()
-        return self._result
-
-
 def _report(shim: socket.socket, error: KrunpyError) -> None:
     notes = "; ".join(getattr(error, "__notes__", []))
     why = f"{error.why} ({notes})" if notes else error.why
@@ -359,13 +348,16 @@ def main(directory: str) -> int:
     try:
         settings = load_settings(os.environ)
         bundle = _load_reviewed_bundle(directory)
+        wishes = parse_annotations(bundle.annotations)
         job = Job(
             directory=directory,
             settings=settings,
             bundle=bundle,
-            wishes=parse_annotations(bundle.annotations),
-            tee=choose_tee(settings.tee),
-            clock=Clock(_tell_steps(directory)),
+            wishes=wishes,
+            tee=(tee := choose_tee(settings.tee)),
+            vmm=choose_vmm(settings, tee),
+            shares=read_shares(wishes),
+            clock=Clock(tell_steps(directory)),
             shim=shim,
         )
         write_file(os.path.join(directory, TEE), job.tee.encode())
@@ -383,13 +375,3 @@ def _load_reviewed_bundle(directory: str) -> Bundle:
     if container.record is None:
         raise HostError("cannot launch the machine", why="the container is not recorded yet")
     return parse_bundle(container.load_bytes(CONFIG, DOCUMENT_LIMIT), container.record.bundle)
-
-
-def _tell_steps(directory: str) -> Callable[[str, float, str], None]:
-    path = os.path.join(directory, "steps.jsonl")
-
-    def tell(name: str, seconds: float, detail: str) -> None:
-        with open(path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"step": name, "seconds": round(seconds, 4), "detail": detail}) + "\n")
-
-    return tell

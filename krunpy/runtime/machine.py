@@ -12,8 +12,6 @@ from krunpy.vmm.qemu import build_argv, require_qemu
 from krunpy.vmm.spec import Accel, VmSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from krunpy.core.octets import HostData, LaunchDigest
     from krunpy.guest.payload import GuestPayload
     from krunpy.runtime.confidential import Confidential
@@ -75,37 +73,61 @@ def measure_loaded(
 class MachineRequest:
     """What the shim is asked to start: argv with placeholders, the files they stand for, and those to keep open.
 
-    groups: the only ones that the machine's user is in: those of the devices that it opens by name.
+    groups: the only ones that the machine's user is in: those of the devices that it opens by name. None: it leaves
+            root by itself.
+    fatal:  what a machine says that will neither go on nor end by itself; empty for none.
     """
 
     argv: tuple[str, ...]
     descriptors: tuple[int, ...]
-    groups: tuple[int, ...]
+    groups: tuple[int, ...] | None
+    fatal: str = ""
 
 
-def make_machine_request(  # noqa: PLR0913 - all keyword-only
-    files: LoadedFiles,
-    *,
-    accel: Accel,
-    memory_mib: int,
-    cpus: int,
-    channel_fd: int,
-    disk_fd: int,
-    kept: Sequence[int] = (),
-    confidential: Confidential | None = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """A machine to start: its size, its files, and its descriptors.
+
+    channel_fd: the guest's end of the channel. disk_fd: the workload's disk, for reading.
+    shared:     directories that the guest may mount.
+    kept:       what lives as long as the machine, the cache's hold on the image.
+    """
+
+    files: LoadedFiles
+    memory_mib: int
+    cpus: int
+    channel_fd: int
+    disk_fd: int
+    shared: tuple[int, ...] = ()
+    kept: tuple[int, ...] = ()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them: firmware, kernel, initrd, channel, disk, what is shared, and what is kept."""
+        files = self.files
+        return (
+            files.firmware,
+            files.kernel,
+            files.initrd,
+            self.channel_fd,
+            self.disk_fd,
+            *self.shared,
+            *self.kept,
+        )
+
+
+def make_machine_request(
+    machine: Machine, *, accel: Accel, confidential: Confidential | None = None
 ) -> MachineRequest:
-    """Return the request. kept: descriptors that live as long as the machine, the cache's hold on the image.
-
-    confidential: the launch in a hardware TEE; None for a plain machine.
+    """Return the request for QEMU. confidential: the launch in a hardware TEE; None for a plain machine.
 
     Raises HostError if a device is needed that only root may open, or a hardware TEE without KVM.
     """
-    descriptors = (files.firmware, files.kernel, files.initrd, channel_fd, disk_fd, *kept)
     spec = VmSpec(
         accel=accel,
-        memory_mib=memory_mib,
-        cpus=cpus,
-        cmdline=files.cmdline,
+        memory_mib=machine.memory_mib,
+        cpus=machine.cpus,
+        cmdline=machine.files.cmdline,
         firmware_fd=0,
         kernel_fd=1,
         initrd_fd=2,
@@ -117,7 +139,7 @@ def make_machine_request(  # noqa: PLR0913 - all keyword-only
     groups += [] if confidential is None else confidential.groups
     return MachineRequest(
         argv=tuple(build_argv(spec, require_qemu())),
-        descriptors=descriptors,
+        descriptors=machine.descriptors,
         groups=tuple(dict.fromkeys(group for group in groups if group is not None)),
     )
 

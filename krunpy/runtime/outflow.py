@@ -82,6 +82,10 @@ class SmallLog:
         except OSError:
             return
 
+    def holds(self, words: bytes) -> bool:
+        """Say whether words are in the last 2 KiB."""
+        return words in self._tail
+
     def last_lines(self, count: int) -> str:
         """Return the last lines that are not blank, safe to print, joined by " | "."""
         text = self._tail.decode("utf-8", "replace")

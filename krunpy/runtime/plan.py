@@ -78,6 +78,30 @@ def make_config(plan: Plan) -> dict[str, object]:
     return config
 
 
+def make_image_config(
+    plan: Plan, image: ImageConfig, user: tuple[int, int, tuple[int, ...]]
+) -> dict[str, object]:
+    """Return the config.json of a plan for an image in the cache.
+
+    user: as `find_user` returned it for the image's source, which is not opened again.
+
+    Raises UsageError if nothing says what to run.
+    """
+    config = _describe(plan, image, _describe_user(*user))
+    config["annotations"] = _make_annotations(plan)
+    return config
+
+
+def find_user(user: str, source: Source | None) -> tuple[int, int, tuple[int, ...]]:
+    """Return uid, gid and additional gids of USER[:GROUP]; names are those of the source, if there is one.
+
+    Raises UsageError or BundleError if a name is not known.
+    """
+    if source is None or not user or all(_is_number(part) for part in user.split(":")):
+        return _parse_numeric_user(user or "0")
+    return resolve_user(source, user)
+
+
 def write_bundle(directory: str, config: dict[str, object]) -> None:
     """Write config.json into a directory that exists, and an empty root file system if it names none."""
     os.makedirs(os.path.join(directory, "rootfs"), exist_ok=True)
@@ -119,7 +143,7 @@ def _load_bundle_config(plan: Plan) -> dict[str, object]:
     if plan.cwd:
         process["cwd"] = plan.cwd
     if plan.user:
-        process["user"] = _numeric_user(plan.user)
+        process["user"] = _describe_user(*_parse_numeric_user(plan.user))
     return cast("dict[str, object]", config)
 
 
@@ -127,28 +151,24 @@ def _make_image_config(plan: Plan) -> dict[str, object]:
     with_image = None if plan.source.startswith("image:") else open_source(plan.source)
     try:
         image = with_image.config if with_image else None
-        user = _find_user(plan, with_image, image)
-        return _describe(plan, image, user)
+        user = find_user(plan.user or (image.user if image else ""), with_image)
+        return _describe(plan, image, _describe_user(*user))
     finally:
         if with_image is not None:
             with_image.close()
 
 
-def _find_user(plan: Plan, source: Source | None, image: ImageConfig | None) -> dict[str, object]:
-    user = plan.user or (image.user if image else "")
-    if source is None or not user or all(_is_number(part) for part in user.split(":")):
-        return _numeric_user(user or "0")
-    uid, gid, groups = resolve_user(source, user)
+def _describe_user(uid: int, gid: int, groups: tuple[int, ...]) -> dict[str, object]:
     return {"uid": uid, "gid": gid, "additionalGids": list(groups)}
 
 
-def _numeric_user(user: str) -> dict[str, object]:
+def _parse_numeric_user(user: str) -> tuple[int, int, tuple[int, ...]]:
     uid, _, gid = user.partition(":")
     if not _is_number(uid) or not _is_number(gid or "0"):
         raise UsageError(
             f'cannot use user "{user[:80]}"', why="names need an image's /etc/passwd: wanted UID or UID:GID"
         )
-    return {"uid": int(uid), "gid": int(gid or 0), "additionalGids": []}
+    return int(uid), int(gid or 0), ()
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from krunpy.guest.payload import load_guest, require_unchanged
+from krunpy.guest.payload import VmmKind, load_guest, require_unchanged
 from krunpy.oci.annotations import parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.plan import make_config, write_bundle
@@ -19,6 +19,7 @@ from krunpy.runtime.prepare import (
     convert_source,
     draft,
 )
+from krunpy.runtime.vmm_choice import choose_vmm
 from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def _draft(
     has_firmware: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Drafted:
-    guest = load_guest(settings.guest_dir, tee=tee if has_firmware else TeeKind.SOFTWARE)
+    vmm = choose_vmm(settings, tee) if has_firmware else VmmKind.QEMU
+    guest = load_guest(settings.guest_dir, tee=tee if has_firmware else TeeKind.SOFTWARE, vmm=vmm)
     require_unchanged(guest)
     wishes = parse_annotations(bundle.annotations)
     source = wishes.source or f"dir:{bundle.root}"

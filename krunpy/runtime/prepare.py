@@ -23,7 +23,9 @@ from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.keys import load_build_secret, load_disk_key
 from krunpy.image.source import open_source
+from krunpy.oci.annotations import parse_annotations
 from krunpy.runtime.request import make_manifest
+from krunpy.runtime.vm_shares import add_parameters, read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +131,7 @@ def draft(  # noqa: PLR0913 - all named
 
     tee: the only one that the manifest names. guest: with the firmware of that TEE, if the payload is to be launched.
     """
+    shares = read_shares(parse_annotations(bundle.annotations))
     manifest = make_manifest(bundle, image.disk, server=identity, tees=(str(tee),), workload=workload)
     return Drafted(
         tee=tee,
@@ -136,7 +139,7 @@ def draft(  # noqa: PLR0913 - all named
         manifest=manifest,
         manifest_in=manifest_in,
         guest=guest,
-        payload=make_payload(guest, manifest, manifest_in),
+        payload=add_parameters(make_payload(guest, manifest, manifest_in), shares),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BundleError
-from krunpy.formats.frames import Tag, encode_items
+from krunpy.formats.frames import Tag, encode_items, encode_mounting
 from krunpy.formats.manifest import (
     Manifest,
     Overrides,
@@ -21,11 +21,13 @@ from krunpy.formats.manifest import (
 from krunpy.oci.annotations import parse_annotations
 from krunpy.runtime.accepted_lists import is_tmpfs_option
 from krunpy.runtime.shm import find_shm_mount
+from krunpy.runtime.vm_shares import read_shares
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from krunpy.formats.disk import Disk
+    from krunpy.formats.frames import Mounting
     from krunpy.oci.bundle import Bundle
     from krunpy.oci.config import Mount
 
@@ -40,12 +42,14 @@ class HostSettings:
 
     hostname: str = ""
     etc: Mapping[str, bytes] = field(default_factory=dict)  # paths of ETC_TAGS
+    volumes: tuple[Mounting, ...] = ()
 
     def encode(self, *, stdin_is_empty: bool) -> bytes:
         """Return the payload of RUN."""
         items = [(int(Tag.HOSTNAME), self.hostname.encode())] if self.hostname else []
         items += [(int(Tag.STDIN_IS_EMPTY), b"")] if stdin_is_empty else []
         items += [(int(ETC_TAGS[path]), contents) for path, contents in self.etc.items()]
+        items += [(int(Tag.VOLUME), encode_mounting(volume)) for volume in self.volumes]
         return encode_items(items)
 
 
@@ -57,7 +61,8 @@ def make_manifest(
     workload: its id; empty for one derived from the manifest itself. Raises FormatError if a value cannot be
     in a manifest.
     """
-    is_closed = parse_annotations(bundle.annotations).no_host_settings
+    wishes = parse_annotations(bundle.annotations)
+    is_open = not wishes.no_host_settings
     manifest = Manifest(
         workload=workload or "unnamed",
         disk=disk,
@@ -68,7 +73,7 @@ def make_manifest(
         readonly_paths=bundle.linux.readonly_paths,
         readonly_root=bundle.root_readonly,
         mounts=_make_mounts(bundle.mounts),
-        overrides=Overrides(etc=not is_closed, hostname=not is_closed),
+        overrides=Overrides(etc=is_open, hostname=is_open, volumes=read_shares(wishes).guest_paths),
     )
     if workload:
         return encode_manifest(manifest)

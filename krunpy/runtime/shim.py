@@ -56,6 +56,7 @@ class Shim:
         self._launcher_log = SmallLog(f"{directory}/{files.LAUNCHER_LOG}")
         self._machine: Child | None = None
         self._machine_wish: control.Message | None = None
+        self._fatal = b""  # what a machine says that will neither go on nor end by itself
         self._early_failure: tuple[KrunpyError, int] | None = None
         self._is_started = False  # the start byte came
         self._has_workload = False  # STARTED came
@@ -171,6 +172,9 @@ class Shim:
                 self._machine_wish = message
                 if self._is_started:
                     self._start_machine(message)
+            case "channel" if len(message.descriptors) == 1 and self._channel is not None:
+                self._channel.close()
+                self._channel = _socket.socket(fileno=message.descriptors[0])
             case "note":
                 self._say(message.text("text"))
             case "failed":
@@ -181,8 +185,13 @@ class Shim:
         return True
 
     def _start_machine(self, message: control.Message) -> None:
-        self._machine = spawn_machine(message.texts("argv"), message.descriptors, message.numbers("groups"))
+        self._machine = spawn_machine(
+            message.texts("argv"),
+            message.descriptors,
+            None if message.fields.get("groups") is None else message.numbers("groups"),
+        )
         self._logs[self._machine.output] = self._console
+        self._fatal = message.text("fatal").encode()
         self._journal.note_time("machine")
 
     def _on_launcher_end(self) -> None:
@@ -280,6 +289,8 @@ class Shim:
             return
         if data:
             self._logs[descriptor].write(data)
+            if self._machine is not None and self._fatal and self._console.holds(self._fatal):
+                self._machine.kill()
             return
         del self._logs[descriptor]
         os.close(descriptor)

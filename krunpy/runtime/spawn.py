@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from krunpy.core.errors import HostError
 from krunpy.core.linux import set_parent_death_signal
-from krunpy.runtime.machine_user import leave_root
 from krunpy.runtime.process import SIGKILL
 from krunpy.runtime.restore import restore_signals
+from krunpy.vmm.machine_user import leave_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,6 +1,6 @@
 """Who a machine runs as: a user and a group of its own that own nothing, without capabilities.
 
-A guest that breaks out of QEMU finds a process that may read what everybody may, and what was handed to it open.
+A guest that breaks out of its VMM finds a process that may read what everybody may, and what was handed to it open.
 Source: credentials(7), capabilities(7), user_namespaces(7); the range is left free by systemd's UIDS-GIDS.
 """
 
@@ -19,10 +19,12 @@ FIRST_ID = 0x70000000  # with a process number, at most 2^22, on top
 _MAP_FIELDS = 3  # first id here, first id outside, how many
 
 
-def leave_root(groups: Sequence[int]) -> None:
+def leave_root(groups: Sequence[int], owner: tuple[int, int] | None = None) -> None:
     """Make the calling process an unprivileged one, for good: it can gain nothing by executing a program either.
 
     groups: those that it keeps, for devices that it opens. A process that is not root stays who it is.
+    owner:  user and group of the directories that it shares with its guest, in place of its own; a group of 0 is not
+            given.
 
     Raises HostError or OSError if that cannot be: the caller must not go on.
     """
@@ -32,6 +34,12 @@ def leave_root(groups: Sequence[int]) -> None:
     own_pid = int(os.readlink("/proc/self"))  # as the host counts: no other living process has it
     uid = choose_id(_load_map("uid_map"), own_pid)
     gid = choose_id(_load_map("gid_map"), own_pid)
+    if owner is not None:
+        uid, gid = owner[0], owner[1] or gid
+    if uid == 0:
+        raise HostError(
+            "cannot start the machine without root's rights", why="its directories belong to root"
+        )
     os.setgroups(list(groups))
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)  # takes all capabilities with it

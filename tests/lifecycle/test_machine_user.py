@@ -8,7 +8,7 @@ import select
 import pytest
 
 from krunpy.runtime.children import spawn_machine
-from krunpy.runtime.machine_user import FIRST_ID
+from krunpy.vmm.machine_user import FIRST_ID
 
 pytestmark = [pytest.mark.root]
 BUSYBOX = "/bin/busybox"

@@ -21,7 +21,7 @@ from krunpy.runtime.confidential import (
     make_confidential,
     require_offered,
 )
-from krunpy.runtime.machine import load_files, make_machine_request
+from krunpy.runtime.machine import Machine, load_files, make_machine_request
 from krunpy.tee.detect import QUOTE_SOCKET, SEV_DEVICE, SNP_PARAMETER, TDX_PARAMETER, TeeKind
 from krunpy.tee.host_tree import HostTree
 from krunpy.vmm.spec import Accel
@@ -118,16 +118,9 @@ def request_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     files = load_files(GuestPayload(firmware=b"f", kernel=b"k", initrd=b"i", cmdline="quiet"))
 
     def make(tee: TeeKind, tree: HostTree):
-        return make_machine_request(
-            files,
-            accel=Accel.KVM,
-            memory_mib=300,
-            cpus=2,
-            channel_fd=7,
-            disk_fd=8,
-            kept=(9,),
-            confidential=make_confidential(tee, HASH, tree),
-        )
+        asked = Machine(files=files, memory_mib=300, cpus=2, channel_fd=7, disk_fd=8, kept=(9,))
+        confidential = make_confidential(tee, HASH, tree)
+        return make_machine_request(asked, accel=Accel.KVM, confidential=confidential)
 
     yield make
     for descriptor in (files.firmware, files.kernel, files.initrd):

@@ -16,14 +16,17 @@ from krunpy.core.errors import HostError, UsageError
 from krunpy.core.octets import Digest48
 from krunpy.core.settings import Settings
 from krunpy.formats.manifest import make_mrconfigid
+from krunpy.guest.payload import VmmKind
 from krunpy.measure.reference_values import Tee
 from krunpy.oci.annotations import parse_annotations
 from krunpy.oci.bundle import parse_bundle
 from krunpy.runtime.broker import open_broker
-from krunpy.runtime.launch import Clock, Job, _draft, launch
+from krunpy.runtime.launch import Job, _draft, launch
 from krunpy.runtime.plan import Plan, make_config
 from krunpy.runtime.planned import draft_plan, prepare_plan
 from krunpy.runtime.prepare import complete, load_key
+from krunpy.runtime.steps import Clock
+from krunpy.runtime.vm_shares import Shares
 from krunpy.tee.detect import TeeKind
 from tests.fakes.guest_build import build_guest
 from tests.fakes.serving import serve
@@ -83,6 +86,8 @@ def run_of(settings: Settings, plan: Plan, tee: TeeKind, shim: socket.socket, fo
         bundle=bundle,
         wishes=parse_annotations(bundle.annotations),
         tee=tee,
+        vmm=VmmKind.QEMU,
+        shares=Shares(),
         clock=Clock(lambda *_: None),
         shim=shim,
     )

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from krunpy.core.errors import HostError
-from krunpy.runtime.machine_user import FIRST_ID, choose_id
+from krunpy.vmm.machine_user import FIRST_ID, choose_id
 from krunpy.vmm.device import find_group, is_open_to_machines
 
 WHOLE = "         0          0 4294967295\n"

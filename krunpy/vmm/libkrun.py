@@ -1,0 +1,56 @@
+"""The command line of the process that becomes a machine of libkrun. Starts nothing.
+
+libkrun is a library that never returns and ends the process: each machine has one of its own, see `libkrun_child`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import krunpy
+from krunpy.vmm.spec import placeholder
+
+if TYPE_CHECKING:
+    from krunpy.vmm.libkrun_spec import KrunSpec
+
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); from krunpy.vmm.libkrun_child import main; main(sys.argv[2:])"
+)
+
+
+def build_argv(spec: KrunSpec) -> list[str]:
+    """Return the argv of the machine's process; files stand as {fdN}, to be replaced by inherited descriptors."""
+    # the virtual environment's own python is a link, often into a directory that machines may not enter
+    python = os.path.realpath(sys.executable)
+    package = os.path.dirname(os.path.dirname(os.path.abspath(krunpy.__file__)))
+    return [python, "-I", "-S", "-c", _START, package, *_list_words(spec)]
+
+
+def _list_words(spec: KrunSpec) -> list[str]:
+    words = [
+        f"library={spec.libraries.libkrun}",
+        f"cpus={spec.cpus}",
+        f"memory_mib={spec.memory_mib}",
+        f"network={'shared' if spec.is_network_shared else 'none'}",
+        f"channel={_path(spec.channel_fd)}",
+        f"disk={_path(spec.boot_fd)}",
+    ]
+    words += [f"group={group}" for group in spec.groups]
+    if spec.owner is not None:
+        words.append(f"owner={spec.owner[0]}:{spec.owner[1]}")
+    if spec.disk_fd is not None:
+        words.append(f"disk={_path(spec.disk_fd)}")
+    if spec.kernel_fd is not None:
+        words += [f"kernel={_path(spec.kernel_fd)}", f"cmdline={spec.cmdline}"]
+    if spec.tee is not None:
+        bundle = spec.tee.bundle if isinstance(spec.tee.bundle, str) else _path(spec.tee.bundle)
+        words += [f"tee={spec.libraries.flavour}", f"bundle={bundle}", f"config={_path(spec.tee.config_fd)}"]
+    for share in spec.shares:
+        words.append(f"{'ro' if share.is_read_only else 'rw'}={_path(share.directory)}:{share.tag}")
+    return words + [f"port={host}:{guest}" for host, guest in spec.ports]
+
+
+def _path(index: int) -> str:
+    return f"/proc/self/fd/{placeholder(index)}"

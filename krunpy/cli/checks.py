@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import KrunpyError
 from krunpy.core.proc import find_program, run
-from krunpy.guest.payload import load_guest, require_unchanged
+from krunpy.guest.payload import VmmKind, load_guest, require_unchanged
 from krunpy.runtime.confidential import choose_tee, require_offered
 from krunpy.runtime.host import find_disk_free, find_host_facts
+from krunpy.runtime.vmm_choice import has_libkrun
 from krunpy.tee.detect import TeeKind, find_host_tee, read_host_file
 from krunpy.vmm.device import DEVICE, find_group
+from krunpy.vmm.libkrun_find import find_libraries
 from krunpy.vmm.probe import is_kvm_usable
 
 if TYPE_CHECKING:
@@ -112,13 +114,29 @@ def check_kvm(settings: Settings) -> Check:
     return warn("kvm", f"{DEVICE} is there but no guest boots under it: guests run under TCG", "")
 
 
-def check_qemu(_: Settings) -> Check:
-    """Say which QEMU there is."""
+def check_qemu(settings: Settings) -> Check:
+    """Say which QEMU there is; without one, plain machines may be libkrun's."""
     program = find_program("qemu-system-x86_64")
     if program is None:
-        return fail("qemu", "qemu-system-x86_64 is missing", "apt-get install qemu-system-x86")
+        say = warn if has_libkrun(settings) else fail
+        return say("qemu", "qemu-system-x86_64 is missing", "apt-get install qemu-system-x86")
     words = run([program, "--version"], timeout_s=30).stdout.decode(errors="replace").splitlines()
     return ok("qemu", words[0] if words else program)
+
+
+def check_libkrun(settings: Settings) -> Check:
+    """Say which libkrun there is, and whether the guest has a kernel for it; krunpy works without."""
+    try:
+        libraries = find_libraries(settings.libkrun, settings.libkrunfw)
+    except KrunpyError as error:
+        say = fail if settings.vmm == VmmKind.LIBKRUN else warn
+        return say("libkrun", f"{error.why}: machines are QEMU's", error.next)
+    try:
+        guest = load_guest(settings.guest_dir, vmm=VmmKind.LIBKRUN)
+        require_unchanged(guest)
+    except KrunpyError as error:
+        return warn("libkrun", f"{libraries.libkrun}; {error.why}", error.next or "krunpy guest build")
+    return ok("libkrun", f"{libraries.libkrun}, kernel {guest.release}")
 
 
 def check_guest(settings: Settings) -> Check:
@@ -196,6 +214,7 @@ CHECKS: tuple[Callable[[Settings], Check], ...] = (
     check_tee,
     check_kvm,
     check_qemu,
+    check_libkrun,
     check_guest,
     check_podman,
     check_cgroups,

@@ -41,6 +41,7 @@ def inspect(
         "id": container.id,
         "status": container.status(),
         "tee": container.load_bytes(files.TEE, _LIMIT).decode(errors="replace"),
+        "vmm": container.load_bytes(files.VMM, _LIMIT).decode(errors="replace"),
         "settings": [setting._asdict() for setting in settings],
         "host_interfaces": interfaces,
         "processes": [
@@ -52,7 +53,8 @@ def inspect(
     if json:
         print_json("container", facts)
         return
-    print(f"container {container.id}  {container.status()}  {_describe_tee(str(facts['tee']))}".rstrip())
+    words = ("container", container.id, container.status(), _describe_tee(str(facts["tee"])), facts["vmm"])
+    print("  ".join(str(word) for word in words if word))
     rows = [[setting.where, setting.name, setting.value[:48], setting.reason] for setting in settings]
     print_table(["holds", "setting", "value", "reason"], sorted(rows))
     for item in interfaces:

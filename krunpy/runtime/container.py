@@ -26,6 +26,7 @@ AFTERMATH = "aftermath"  # a path: where a failure after the release is kept as 
 FAILURE = "failure.json"  # why no workload ran, or why it ended without a status
 TIMINGS = "timings.json"
 TEE = "tee"  # the one that the machine is launched in, by the word of manifests
+VMM = "vmm"  # what starts it: qemu or libkrun
 CONSOLE = "console.log"  # what the machine printed; two halves of at most 32 KiB
 LAUNCHER_LOG = "launcher.log"
 STATUS_FAILED = 125  # no workload ran, or it ended without a status: as engines count their own failures

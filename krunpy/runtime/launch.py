@@ -30,7 +30,7 @@ from krunpy.runtime.confidential import (
     make_confidential,
     require_offered,
 )
-from krunpy.runtime.container import CONFIG, TEE, load_container, write_file
+from krunpy.runtime.container import CONFIG, TEE, VMM, load_container, write_file
 from krunpy.runtime.embedded import authority_directory
 from krunpy.runtime.engine_files import load_engine_files
 from krunpy.runtime.handover import is_waiting, take
@@ -272,7 +272,7 @@ def _converse(
         manifest=prepared.manifest if prepared.manifest_in is ManifestIn.HOST_DATA else b"",
         timeout_s=job.settings.boot_timeout_s,
         tamper=job.wishes.tamper or "",
-        said_hello=lambda: job.clock.step("launch"),
+        said_hello=lambda: job.clock.step("launch", job.vmm),
     )
     host = HostSettings()
     if not job.wishes.no_host_settings:
@@ -361,6 +361,7 @@ def main(directory: str) -> int:
             shim=shim,
         )
         write_file(os.path.join(directory, TEE), job.tee.encode())
+        write_file(os.path.join(directory, VMM), job.vmm.encode())
         launch(job, channel)
     except KrunpyError as error:
         _report(shim, error)

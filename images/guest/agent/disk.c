@@ -6,10 +6,13 @@
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "boot.h"
+#include "copy.h"
 #include "memory.h"
 #include "nodes.h"
 
@@ -113,29 +116,104 @@ static int copy_attributes(const char *from, const char *to)
 	return chmod(to, status.st_mode & 07777);
 }
 
+/* Returns 1 if the kernel has no overlayfs. */
 static int mount_overlay(struct failure *failure)
 {
-	if (mkdir(WRITABLE, 0700) < 0 || mkdir(ROOT_DIRECTORY, 0755) < 0 ||
-	    mount("tmpfs", WRITABLE, "tmpfs", 0, "mode=0700") < 0 || mkdir(WRITABLE "/upper", 0755) < 0 ||
+	if (mount("tmpfs", WRITABLE, "tmpfs", 0, "mode=0700") < 0 || mkdir(WRITABLE "/upper", 0755) < 0 ||
 	    mkdir(WRITABLE "/work", 0755) < 0 || copy_attributes(LOWER, WRITABLE "/upper") < 0)
 		return fail_errno(failure, FAIL_MOUNT, "cannot make the writable layer");
 	if (mount("overlay", ROOT_DIRECTORY, "overlay", 0,
-		  "lowerdir=" LOWER ",upperdir=" WRITABLE "/upper,workdir=" WRITABLE "/work") < 0)
-		return fail_errno(failure, FAIL_MOUNT, "cannot mount the overlay");
+		  "lowerdir=" LOWER ",upperdir=" WRITABLE "/upper,workdir=" WRITABLE "/work") == 0)
+		return 0;
+	if (errno == ENODEV && umount2(WRITABLE, 0) == 0)
+		return 1;
+	return fail_errno(failure, FAIL_MOUNT, "cannot mount the overlay");
+}
+
+/* Room for the image, and for the workload half of what is left, as a tmpfs has by default. */
+static int mount_room(struct failure *failure)
+{
+	unsigned long long size, free_bytes;
+	struct statfs lower;
+	struct sysinfo info;
+	char options[64];
+
+	if (statfs(LOWER, &lower) < 0 || sysinfo(&info) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot tell how large the file system is");
+	size = (unsigned long long)lower.f_blocks * (unsigned long long)lower.f_bsize;
+	if (memory_require(size, "the kernel has no overlayfs, so the file system is copied into memory", failure) < 0)
+		return -1;
+	free_bytes = (unsigned long long)info.freeram * info.mem_unit;
+	if (free_bytes > size)
+		size += (free_bytes - size) / 2;
+	(void)snprintf(options, sizeof(options), "mode=0700,size=%llu", size);
+	if (mount("tmpfs", WRITABLE, "tmpfs", 0, options) < 0 || mkdir(WRITABLE "/root", 0755) < 0 ||
+	    mkdir(WRITABLE "/links", 0700) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot make the root in memory");
 	return 0;
 }
 
-int disk_mount(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key, struct failure *failure)
+/* The disk is not needed afterwards: what it takes of the memory is free again. */
+static int mount_copy(const struct disk *disk, struct failure *failure)
+{
+	if (mount_room(failure) < 0)
+		return -1;
+	if (copy_tree(LOWER, WRITABLE "/root", WRITABLE "/links", failure) < 0) {
+		if (!disk_is_intact(disk)) {
+			failure->reason = 0;
+			(void)fail(failure, FAIL_INTEGRITY, "the disk was changed: a block does not fit the root hash");
+		}
+		return -1;
+	}
+	if (mount(WRITABLE "/root", ROOT_DIRECTORY, NULL, MS_BIND, NULL) < 0 || umount2(LOWER, 0) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot mount the root in memory");
+	return 0;
+}
+
+static int mount_root(struct disk *disk, struct failure *failure)
+{
+	int result;
+
+	if (mkdir(WRITABLE, 0700) < 0 || mkdir(ROOT_DIRECTORY, 0755) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot make the mount points of the root");
+	result = mount_overlay(failure);
+	if (result <= 0)
+		return result;
+	disk->is_copy = true;
+	return mount_copy(disk, failure);
+}
+
+/* Mount the file system that the disk holds once it is checked and decrypted in memory. */
+static int mount_memory(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key,
+			struct failure *failure)
+{
+	int loop = memory_load(disk->source, layout, layout->encrypted ? key : NULL, failure), result;
+	struct stat status;
+
+	(void)close(disk->source);
+	if (loop < 0)
+		return -1;
+	if (fstat(loop, &status) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot tell the number of the loop device");
+	result = mount_lower(disk, layout, status.st_rdev, failure);
+	(void)close(loop); /* the mount holds it */
+	return result;
+}
+
+static int mount_mapped(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key,
+			struct failure *failure)
 {
 	dev_t device = disk->verified;
 
-	if (disk->in_memory) {
-		if (memory_load(disk->source, layout, layout->encrypted ? key : NULL, &device, failure) < 0)
-			return -1;
-	} else if (layout->encrypted && decrypt(disk, layout, key, &device, failure) < 0) {
+	if (layout->encrypted && decrypt(disk, layout, key, &device, failure) < 0)
 		return -1;
-	}
-	if (mount_lower(disk, layout, device, failure) < 0)
-		return -1;
-	return mount_overlay(failure);
+	return mount_lower(disk, layout, device, failure);
+}
+
+int disk_mount(struct disk *disk, const struct disk_layout *layout, const uint8_t *key, struct failure *failure)
+{
+	int result = disk->in_memory ? mount_memory(disk, layout, key, failure) :
+				       mount_mapped(disk, layout, key, failure);
+
+	return result < 0 ? -1 : mount_root(disk, failure);
 }

@@ -1,6 +1,7 @@
 /*
  * The disk of the workload: virtio-blk, dm-verity on it, dm-crypt on that, erofs, and an overlay in memory. Where the
- * kernel has no dm-verity, a copy in memory that was checked and decrypted whole takes the place of the first three.
+ * kernel has no dm-verity, a copy in memory that was checked and decrypted whole takes the place of the first three;
+ * where it has no overlayfs, all files are copied into memory.
  */
 #ifndef KRUNPY_DISK_H
 #define KRUNPY_DISK_H
@@ -15,6 +16,7 @@ struct disk {
 	dev_t verified; /* the dm-verity device */
 	bool in_memory;
 	int source; /* in_memory: the virtio disk itself */
+	bool is_copy; /* the root is a copy in memory: the kernel has no overlayfs */
 };
 
 /* Put dm-verity over the disk. Needs no secret, so it can be done while the host asks the server. */
@@ -25,8 +27,7 @@ int disk_verify(struct disk *disk, const struct disk_layout *layout, struct fail
  *
  * key: 64 bytes, or NULL when the disk is not encrypted.
  */
-int disk_mount(const struct disk *disk, const struct disk_layout *layout, const uint8_t *key,
-	       struct failure *failure);
+int disk_mount(struct disk *disk, const struct disk_layout *layout, const uint8_t *key, struct failure *failure);
 
 /* False as soon as dm-verity has seen a block that is not what the manifest's root hash stands for. */
 bool disk_is_intact(const struct disk *disk);

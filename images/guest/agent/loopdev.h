@@ -2,9 +2,11 @@
 #ifndef KRUNPY_LOOPDEV_H
 #define KRUNPY_LOOPDEV_H
 
-#include <sys/types.h>
-
-/* Make a loop device of an open file. Returns 0 and its number, or -1 with errno. It lives as long as it is mounted. */
-int loopdev_make(int file, dev_t *device);
+/*
+ * Make a loop device of an open file. Returns its descriptor, or -1 with errno.
+ *
+ * The device, and with it the file, is given back when nobody has it open or mounted any more.
+ */
+int loopdev_make(int file);
 
 #endif

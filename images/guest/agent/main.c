@@ -213,6 +213,8 @@ static int run(struct failure *failure)
 {
 	struct frame frame;
 
+	if (disk.is_copy && send_note(failure, "the guest's kernel has no overlayfs: all files were copied into memory") < 0)
+		return -1;
 	if (channel_receive(&channel, AWAIT_RUN, &frame, failure) < 0 ||
 	    settings_apply(&settings, &manifest, frame.payload, send_note, failure, failure) < 0 ||
 	    process_start(&process, &manifest, &settings, failure) < 0)

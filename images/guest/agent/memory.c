@@ -1,12 +1,8 @@
 #include "memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sodium.h>
-#include <stdio.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -16,8 +12,6 @@
 
 #define STEP 256u /* blocks that are read at once */
 #define SECTOR 512u
-#define FOLDER "/memory"
-#define FILE_NAME FOLDER "/disk"
 #define SPARE (32ULL << 20) /* bytes that the workload needs at the least, and the kernel for its own */
 
 struct load {
@@ -27,18 +21,17 @@ struct load {
 	struct xts xts;
 };
 
-static int require_memory(const struct load *load, struct failure *failure)
+int memory_require(unsigned long long bytes, const char *why, struct failure *failure)
 {
-	unsigned long long wanted = load->layout->payload_size + load->tree.total * DISK_BLOCK + SPARE, seen;
+	unsigned long long seen;
 	struct sysinfo info;
 
 	if (sysinfo(&info) < 0)
 		return fail_errno(failure, FAIL_MOUNT, "cannot tell how much memory there is");
 	seen = ((unsigned long long)info.freeram + info.bufferram) * info.mem_unit;
-	if (seen < wanted)
-		return fail(failure, FAIL_MOUNT,
-			    "the kernel has no dm-verity, so the disk is checked in memory: wanted %llu MiB, free are %llu",
-			    (wanted >> 20) + 1, seen >> 20);
+	if (seen < bytes + SPARE)
+		return fail(failure, FAIL_MOUNT, "%s: wanted %llu MiB, free are %llu", why, ((bytes + SPARE) >> 20) + 1,
+			    seen >> 20);
 	return 0;
 }
 
@@ -71,16 +64,13 @@ static uint8_t *get_pages(uint64_t size)
 
 static int load_tree(struct load *load, struct failure *failure)
 {
-	uint8_t *bytes;
-
 	if (load->tree.total == 0)
 		return 0;
-	bytes = get_pages(load->tree.total * DISK_BLOCK);
-	if (bytes == NULL)
+	load->tree.bytes = get_pages(load->tree.total * DISK_BLOCK);
+	if (load->tree.bytes == NULL)
 		return fail_errno(failure, FAIL_MOUNT, "no memory for the hash tree");
-	if (read_blocks(load->source, load->layout->hash_start_block, load->tree.total, bytes, failure) < 0)
+	if (read_blocks(load->source, load->layout->hash_start_block, load->tree.total, load->tree.bytes, failure) < 0)
 		return -1;
-	load->tree.bytes = bytes;
 	if (!tree_is_intact(&load->tree))
 		return fail(failure, FAIL_INTEGRITY, "the disk was changed: its hash tree does not fit the root hash");
 	return 0;
@@ -91,28 +81,29 @@ static int keep(const struct load *load, uint64_t at, uint8_t *bytes, size_t len
 		struct failure *failure)
 {
 	const struct disk_layout *layout = load->layout;
-	uint64_t end = layout->payload_offset + layout->payload_size;
+	uint64_t first = layout->payload_offset, end = first + layout->payload_size;
 
-	for (size_t done = 0; done < length; done += DISK_BLOCK, at += DISK_BLOCK) {
-		uint64_t offset = at - layout->payload_offset;
-
-		if (at < layout->payload_offset || at >= end)
-			continue;
-		if (key != NULL)
-			xts_decrypt(&load->xts, offset / SECTOR, bytes + done, DISK_BLOCK);
-		if (pwrite(load->target, bytes + done, DISK_BLOCK, (off_t)offset) != (ssize_t)DISK_BLOCK)
-			return fail_errno(failure, FAIL_MOUNT, "no memory for the disk");
+	if (at < first && first - at < length) {
+		bytes += first - at;
+		length -= first - at;
+		at = first;
 	}
+	if (at < first || at >= end)
+		return 0;
+	if (length > end - at)
+		length = end - at;
+	for (size_t done = 0; key != NULL && done < length; done += DISK_BLOCK)
+		xts_decrypt(&load->xts, (at - first + done) / SECTOR, bytes + done, DISK_BLOCK);
+	if (pwrite(load->target, bytes, length, (off_t)(at - first)) != (ssize_t)length)
+		return fail_errno(failure, FAIL_MOUNT, "no memory for the disk");
 	return 0;
 }
 
-static int copy_data(const struct load *load, const uint8_t *key, struct failure *failure)
+/* bytes: room for STEP blocks. */
+static int copy_data(const struct load *load, const uint8_t *key, uint8_t *bytes, struct failure *failure)
 {
-	uint8_t *bytes = get_pages(STEP * DISK_BLOCK);
 	uint64_t count;
 
-	if (bytes == NULL)
-		return fail_errno(failure, FAIL_MOUNT, "no memory to read the disk");
 	for (uint64_t first = 0; first < load->layout->data_blocks; first += count) {
 		count = load->layout->data_blocks - first < STEP ? load->layout->data_blocks - first : STEP;
 		if (read_blocks(load->source, first, count, bytes, failure) < 0)
@@ -124,46 +115,58 @@ static int copy_data(const struct load *load, const uint8_t *key, struct failure
 		if (keep(load, first * DISK_BLOCK, bytes, count * DISK_BLOCK, key, failure) < 0)
 			return -1;
 	}
-	(void)munmap(bytes, STEP * DISK_BLOCK);
 	return 0;
 }
 
-static int open_target(const struct disk_layout *layout, struct failure *failure)
+/* Returns the descriptor of the file in memory. */
+static int copy_disk(struct load *load, const uint8_t *key, struct failure *failure)
 {
-	char options[64];
-	int target;
+	uint8_t *bytes = get_pages(STEP * DISK_BLOCK);
+	int result;
 
-	(void)snprintf(options, sizeof(options), "mode=0700,size=%llu",
-		       (unsigned long long)layout->payload_size + DISK_BLOCK);
-	if (mkdir(FOLDER, 0700) < 0 || mount("tmpfs", FOLDER, "tmpfs", MS_NODEV | MS_NOSUID | MS_NOEXEC, options) < 0)
-		return fail_errno(failure, FAIL_MOUNT, "cannot make room for the disk in memory");
-	target = open(FILE_NAME, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (target < 0 || ftruncate(target, (off_t)layout->payload_size) < 0)
-		return fail_errno(failure, FAIL_MOUNT, "cannot make room for the disk in memory");
-	return target;
+	load->target = memfd_create("disk", MFD_CLOEXEC);
+	if (bytes == NULL || load->target < 0 || ftruncate(load->target, (off_t)load->layout->payload_size) < 0)
+		return fail_errno(failure, FAIL_MOUNT, "no memory for the disk");
+	if (key != NULL)
+		xts_begin(&load->xts, key);
+	result = copy_data(load, key, bytes, failure);
+	sodium_memzero(&load->xts, sizeof(load->xts));
+	sodium_memzero(bytes, STEP * DISK_BLOCK);
+	(void)munmap(bytes, STEP * DISK_BLOCK);
+	if (result == 0)
+		return load->target;
+	(void)close(load->target);
+	return -1;
 }
 
-int memory_load(int source, const struct disk_layout *layout, const uint8_t *key, dev_t *device,
-		struct failure *failure)
+/* The tree is needed until the last block was looked at. */
+static int copy_checked(struct load *load, const uint8_t *key, struct failure *failure)
+{
+	int file = load_tree(load, failure) < 0 ? -1 : copy_disk(load, key, failure);
+
+	if (load->tree.bytes != NULL)
+		(void)munmap(load->tree.bytes, load->tree.total * DISK_BLOCK);
+	return file;
+}
+
+int memory_load(int source, const struct disk_layout *layout, const uint8_t *key, struct failure *failure)
 {
 	static struct load load;
-	int result = -1;
+	int file, device;
 
 	load = (struct load){ .source = source, .target = -1, .layout = layout };
 	if (key != NULL && !xts_usable())
 		return fail(failure, FAIL_DISK_KEY, "the kernel has no dm-verity and the processor no AES instructions");
 	tree_plan(&load.tree, layout);
-	if (require_memory(&load, failure) < 0 || load_tree(&load, failure) < 0)
+	if (memory_require(layout->payload_size + load.tree.total * DISK_BLOCK,
+			   "the kernel has no dm-verity, so the disk is checked in memory", failure) < 0)
 		return -1;
-	if (key != NULL)
-		xts_begin(&load.xts, key);
-	load.target = open_target(layout, failure);
-	if (load.target >= 0)
-		result = copy_data(&load, key, failure);
-	sodium_memzero(&load.xts, sizeof(load.xts));
-	if (load.tree.total != 0)
-		(void)munmap(load.tree.bytes, load.tree.total * DISK_BLOCK);
-	if (result == 0 && loopdev_make(load.target, device) < 0)
-		result = fail_errno(failure, FAIL_MOUNT, "cannot make a loop device");
-	return result;
+	file = copy_checked(&load, key, failure);
+	if (file < 0)
+		return -1;
+	device = loopdev_make(file);
+	if (device < 0)
+		return fail_errno(failure, FAIL_MOUNT, "cannot make a loop device");
+	(void)close(file);
+	return device;
 }

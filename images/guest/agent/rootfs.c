@@ -47,11 +47,17 @@ static const struct {
 	{ "/dev/stdout", "/proc/self/fd/1" }, { "/dev/stderr", "/proc/self/fd/2" }, { "/dev/core", "/proc/kcore" },
 };
 
+/* 0 as well if nothing is mounted there. */
+static int detach(const char *path)
+{
+	return umount2(path, MNT_DETACH) < 0 && errno != EINVAL ? -1 : 0;
+}
+
 int rootfs_enter(struct failure *failure)
 {
 	/* rootfs itself cannot be pivoted: the image's root is moved over it. */
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || umount2("/sys", MNT_DETACH) < 0 ||
-	    umount2("/lower", MNT_DETACH) < 0 || umount2("/writable", MNT_DETACH) < 0 ||
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || detach("/sys") < 0 ||
+	    detach("/lower") < 0 || detach("/writable") < 0 ||
 	    chdir(ROOT_DIRECTORY) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
 	    chdir("/") < 0)
 		return fail_errno(failure, FAIL_MOUNT, "cannot enter the root of the workload");

@@ -33,4 +33,4 @@ def test_the_fuzz_targets_find_nothing_in_a_short_run(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    assert done.stderr.count("stat::number_of_executed_units") == 4
+    assert done.stderr.count("stat::number_of_executed_units") == 5

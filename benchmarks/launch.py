@@ -1,8 +1,9 @@
 """Time `krunpy run` up to the workload's first byte, next to a bare boot of the same kernel in the same machine.
 
-    python benchmarks/launch.py [--runs 7] [--krunpy krunpy]
+    python benchmarks/launch.py [--runs 7] [--krunpy krunpy] [--guest-dir DIR]...
 
-Needs a guest (`krunpy guest build`) and busybox; uses the settings of the environment (KRUNPY_DATA_DIR...). The bare
+Needs a guest (`krunpy guest build`) and busybox; uses the settings of the environment (KRUNPY_DATA_DIR...). With
+--guest-dir, once or more, it takes the guests of these directories instead, in turn: so kernels are compared. The bare
 boot is QEMU with the command line that krunpy uses, without a disk and with an empty initrd, once with the firmware
 that QEMU takes by itself and once with krunpy's; it ends where the console says "Kernel panic", because there is no
 init. The two are run in turn, and the ratio is the median of the pairs'. Memory is read while the workload sleeps.
@@ -144,39 +145,30 @@ def show(name: str, value: float, target: float | None = None) -> None:
     print(f"{name:38}{value:9.2f}{verdict}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--krunpy", default=shutil.which("krunpy") or "krunpy")
-    given = parser.parse_args()
-    settings = load_settings(os.environ)
-    guest = load_guest(settings.guest_dir)
-    os.environ["KRUNPY_ACCEL"] = "tcg"  # as the bare boot
-    sample = open_sample(settings.data_dir)
-    with tempfile.TemporaryDirectory(prefix="krunpy-bench-") as root:
-        os.environ["XDG_RUNTIME_DIR"] = root
-        run_once(given.krunpy, sample, root)  # fill the cache
-        boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=False)
-        bare, same, rows = [], [], []
-        for _ in range(given.runs):
-            bare.append(boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=False))
-            same.append(boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=True))
-            row = run_once(given.krunpy, sample, root)
-            row["server"] = server_time(given.krunpy, row["attestation"])
-            rows.append(row)
+def measure(krunpy: str, guest, settings, sample: str, root: str) -> dict[str, float]:
+    """Return one bare boot with each firmware and one `krunpy run` of a guest, one after the other."""
+    os.environ["KRUNPY_GUEST_DIR"] = os.path.dirname(os.path.dirname(guest.folder))
+    bare = boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=False)
+    same = boot_bare(guest, settings.memory_mib, settings.cpus, own_firmware=True)
+    row = run_once(krunpy, sample, root)
+    return {**row, "bare": bare, "same": same, "server": server_time(krunpy, row["attestation"])}
+
+
+def report(guest, rows: list[dict[str, float]]) -> None:
+    """Print what the runs of one guest took."""
     middle = {name: statistics.median(row[name] for row in rows) for name in rows[0] if name != "attestation"}
-    print(f"median of {given.runs}; milliseconds where nothing else is said")
-    show("bare boot, QEMU to panic", statistics.median(bare))
-    show("the same with krunpy's firmware", statistics.median(same))
+    print(f"kernel {guest.release}: median of {len(rows)}; milliseconds where nothing else is said")
+    show("bare boot, QEMU to panic", middle["bare"])
+    show("the same with krunpy's firmware", middle["same"])
     show("krunpy run to first output", middle["first output"])
     print(f"  of it: shim runs at {middle['shim']:.0f}, VMM starts at {middle['vmm']:.0f}, boot to workload "
           f"{middle['boot']:.0f}")  # fmt: skip
-    ratios = [row["first output"] / each for row, each in zip(rows, bare, strict=True)]
+    ratios = [row["first output"] / row["bare"] for row in rows]
     show("krunpy / bare boot", statistics.median(ratios), TARGETS["krunpy / bare boot"])
     print(f"  each pair: {', '.join(f'{ratio:.2f}' for ratio in ratios)}")
-    own = statistics.median(row["first output"] / each for row, each in zip(rows, same, strict=True))
+    own = statistics.median(row["first output"] / row["same"] for row in rows)
     print(f"  with krunpy's firmware in the bare boot too: {own:.2f}")
-    least = min(row["first output"] for row in rows) / min(bare)
+    least = min(row["first output"] for row in rows) / min(row["bare"] for row in rows)
     print(f"  the fastest of each, least disturbed by what else runs here: {least:.2f}")
     name = "host before the VMM, and server, ms"
     show(name, statistics.median(row["vmm"] + row["server"] for row in rows), TARGETS[name])
@@ -194,6 +186,28 @@ def main() -> None:
     name = "shim and krunpy run, PSS, MB"
     show(name, middle["pss"], TARGETS[name])
     print(f"  their RSS, which counts what they share twice: {middle['rss']:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--krunpy", default=shutil.which("krunpy") or "krunpy")
+    parser.add_argument("--guest-dir", action="append", default=[], help="in place of the setting guest_dir")
+    given = parser.parse_args()
+    settings = load_settings(os.environ)
+    guests = [load_guest(os.path.realpath(folder)) for folder in given.guest_dir or [settings.guest_dir]]
+    os.environ["KRUNPY_ACCEL"] = "tcg"  # as the bare boot
+    sample = open_sample(settings.data_dir)
+    rows = {guest.folder: [] for guest in guests}
+    with tempfile.TemporaryDirectory(prefix="krunpy-bench-") as root:
+        os.environ["XDG_RUNTIME_DIR"] = root
+        for guest in guests:
+            measure(given.krunpy, guest, settings, sample, root)  # fill the caches
+        for _ in range(given.runs):
+            for guest in guests:
+                rows[guest.folder].append(measure(given.krunpy, guest, settings, sample, root))
+    for guest in guests:
+        report(guest, rows[guest.folder])
 
 
 if __name__ == "__main__":

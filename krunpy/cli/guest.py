@@ -8,21 +8,38 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from krunpy.cli import guest_kernel
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import format_size, print_json, print_table
-from krunpy.core.errors import UsageError
+from krunpy.core.errors import FormatError, HostError, UsageError
+from krunpy.formats.krun_kernel import wrap_kernel
 from krunpy.formats.narrow import Fields
 from krunpy.guest.build import build_guest
 from krunpy.guest.fetch import fetch_kernel
 from krunpy.guest.firmware import HARDWARE
-from krunpy.guest.kernel import load_kernel, require_kernel
-from krunpy.guest.payload import load_description, load_guest, name_firmware, require_unchanged
+from krunpy.guest.kernel import (
+    DESCRIPTION,
+    OWN,
+    ElfKernel,
+    find_own_kernels,
+    find_release,
+    load_elf,
+    load_kernel,
+    load_own_kernel,
+    require_kernel,
+)
+from krunpy.guest.payload import KRUN_KERNEL, load_description, load_guest, name_firmware, require_unchanged
 from krunpy.tee.detect import TeeKind
+from krunpy.vmm.libkrun_bundle import load_bundle_kernel
+from krunpy.vmm.libkrun_find import find_libraries
 
 if TYPE_CHECKING:
+    from krunpy.core.settings import Settings
     from krunpy.guest.kernel import Kernel
 
 app = typer.Typer(no_args_is_help=True, help="Build and show what guests boot.")
+app.add_typer(guest_kernel.app, name="kernel")
+DISTRIBUTION = "distribution"
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -36,8 +53,15 @@ def fetch(context: typer.Context) -> None:
 @app.command()
 def build(
     context: typer.Context,
-    kernel: Annotated[str, typer.Option(help="Kernel image (bzImage) instead of the one found.")] = "",
-    modules: Annotated[str, typer.Option(help="Folder of its modules, with --kernel.")] = "",
+    kernel: Annotated[
+        str,
+        typer.Option(
+            metavar="own|distribution|PATH",
+            help="The newest that `guest kernel build` made, the distribution's, the folder of one of our own, or a "
+            "bzImage (with --modules); default: own if there is one.",
+        ),
+    ] = "",
+    modules: Annotated[str, typer.Option(help="Folder of the modules of a bzImage.")] = "",
     snp_firmware: Annotated[
         str, typer.Option("--snp-firmware", metavar="FILE", help="OVMF for SEV-SNP; default: the installed.")
     ] = "",
@@ -47,12 +71,14 @@ def build(
     json: JsonFlag = False,
 ) -> None:
     """Compile the agent, choose kernel and modules, and assemble the initrd reproducibly."""
-    guest_dir = settings_of(context).guest_dir
+    settings = settings_of(context)
+    chosen = _choose_kernel(settings.guest_dir, kernel, modules)
     built = build_guest(
-        guest_dir,
-        _choose_kernel(guest_dir, kernel, modules),
-        note=lambda text: print(f"guest: {text}", file=sys.stderr),
+        settings.guest_dir,
+        chosen,
+        note=_note,
         firmwares={TeeKind.SNP: snp_firmware, TeeKind.TDX: tdx_firmware},
+        krun_kernel=load_elf(chosen) or _find_bundled(settings),
     )
     _show(built.folder, json=json)
 
@@ -73,14 +99,57 @@ def _find_confidential(digests: Fields) -> list[TeeKind]:
     return [tee for tee in HARDWARE if digests.has(name_firmware(tee))]
 
 
-def _choose_kernel(guest_dir: str, image: str, modules: str) -> Kernel:
-    if bool(image) != bool(modules):
-        raise UsageError("cannot choose the kernel", why="--kernel and --modules go together")
-    if image:
-        return load_kernel(image, modules)
+def _choose_kernel(guest_dir: str, chosen: str, modules: str) -> Kernel:
+    """Return the kernel that was asked for; of none, one of our own before the distribution's."""
     kept = os.path.join(guest_dir, "kernels")
+    folder = chosen if os.path.exists(os.path.join(chosen, DESCRIPTION)) else ""
+    if bool(modules) == (bool(folder) or chosen in ("", OWN, DISTRIBUTION)):
+        why = "--modules goes with --kernel BZIMAGE, and with nothing else"
+        raise UsageError("cannot choose the kernel", why=why)
+    if modules:
+        return load_kernel(chosen, modules)
+    own = [folder] if folder else find_own_kernels(kept)
+    if own and chosen != DISTRIBUTION:
+        return load_own_kernel(os.path.abspath(own[0]))
+    if chosen == OWN:
+        next_step = "run `krunpy guest kernel build`"
+        raise HostError("cannot choose the kernel", why=f"there is none of our own in {kept}", next=next_step)
     fetched = [os.path.join(kept, name) for name in sorted(os.listdir(kept))] if os.path.isdir(kept) else []
     return require_kernel([*fetched, "/"])
+
+
+def _find_bundled(settings: Settings) -> ElfKernel | None:
+    """Return the kernel in libkrunfw, None if there is none that serves: then guests are for QEMU alone.
+
+    Raises HostError if the settings name a library that is not there.
+    """
+    try:
+        path = find_libraries(settings.libkrun, settings.libkrunfw).libkrunfw
+    except HostError:
+        if settings.libkrun or settings.libkrunfw:
+            raise
+        return None
+    if path is None:
+        return None
+    _note(f"taking the kernel for libkrun out of {path}")
+    try:
+        kernel = load_bundle_kernel(path)
+        return ElfKernel(contents=wrap_kernel(kernel), release=find_release(kernel.image), origin=path)
+    except (HostError, FormatError) as error:
+        _note(f"{error.what}: {error.why}")
+        return None
+
+
+def _note(text: str) -> None:
+    print(f"guest: {text}", file=sys.stderr)
+
+
+def _describe_krun(description: Fields) -> str:
+    """Return release and origin of the kernel for libkrun."""
+    if not description.has("krun_kernel"):
+        return "none: not for libkrun"
+    kernel = description.take_fields("krun_kernel")
+    return f"{kernel.take_string('release')} ({kernel.take_string('origin')})"
 
 
 def _show(folder: str, *, json: bool) -> None:
@@ -92,12 +161,22 @@ def _show(folder: str, *, json: bool) -> None:
     firmwares = {str(tee): sources.take_string(tee) for tee in confidential}
     parts = {
         name: {"sha256": digests.take_string(name), "bytes": sizes.take_integer(name, maximum=2**40)}
-        for name in ("vmlinuz", "base.cpio", "agent", "firmware.bin", *map(name_firmware, confidential))
+        for name in (
+            "vmlinuz",
+            "base.cpio",
+            "agent",
+            "firmware.bin",
+            *map(name_firmware, confidential),
+            KRUN_KERNEL,
+        )
+        if digests.has(name)
     }
     facts = {
         "folder": folder,
         "kernel": kernel.take_string("release"),
         "kernel_image": kernel.take_string("image"),
+        "kernel_origin": kernel.take_string("origin"),
+        "krun_kernel": _describe_krun(fields),
         "firmware": fields.take_string("firmware"),
         "firmwares": firmwares,
         "cmdline": fields.take_string("cmdline"),
@@ -107,11 +186,11 @@ def _show(folder: str, *, json: bool) -> None:
     if json:
         print_json("guest", facts)
         return
-    for name in ("folder", "kernel", "kernel_image", "firmware", "cmdline"):
+    for name in ("folder", "kernel", "kernel_image", "krun_kernel", "firmware", "cmdline"):
         print(f"{name.replace('_', ' '):13} {facts[name]}")
     for tee, path in firmwares.items():
         print(f"{f'{tee} firmware':13} {path}")
-    print(f"{'modules':13} {' '.join(facts['modules'])}")
+    print(f"{'modules':13} {' '.join(facts['modules']) or 'none: built in'}")
     print_table(
         ["part", "size", "sha256"],
         [[name, format_size(int(str(part["bytes"]))), str(part["sha256"])] for name, part in parts.items()],

@@ -18,9 +18,9 @@ from krunpy.core.files import load_bounded, lock, make_private_directory, write_
 from krunpy.core.proc import find_program, run
 from krunpy.guest.firmware import HARDWARE, find_firmware, load_firmware
 from krunpy.guest.initrd import build_base
-from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, Kernel
+from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, ElfKernel, Kernel
 from krunpy.guest.modules import load_modules
-from krunpy.guest.payload import name_firmware
+from krunpy.guest.payload import KRUN_KERNEL, name_firmware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,10 +75,12 @@ def build_guest(
     *,
     note: Callable[[str], None],
     firmwares: Mapping[TeeKind, str] = _NONE_NAMED,
+    krun_kernel: ElfKernel | None = None,
 ) -> BuiltGuest:
     """Build into `guest_dir` and make it the current guest.
 
     note: told each step in a few words. firmwares: files of hardware TEEs; of the others the installed ones are taken.
+    krun_kernel: what libkrun boots; without one the guest is for QEMU alone.
 
     Raises HostError, ToolError, or FormatError if a named firmware does not fit; the previous guest then stays current.
     """
@@ -90,7 +92,11 @@ def build_guest(
         try:
             note("compiling the agent")
             agent = compile_agent(workspace)
-            note(f"choosing modules of {kernel.release}")
+            note(
+                f"choosing modules of {kernel.release}"
+                if kernel.modules
+                else f"taking {kernel.release}, our own"
+            )
             modules = load_modules(kernel)
             firmware_path = _find_plain_firmware()
             confidential = _load_confidential(firmwares, note)
@@ -101,10 +107,13 @@ def build_guest(
                 "firmware.bin": load_bounded(firmware_path, MAX_FIRMWARE),
                 **{name_firmware(kind): data for kind, (_, data) in confidential.items()},
             }
+            if krun_kernel is not None:
+                parts[KRUN_KERNEL] = krun_kernel.contents
             description: dict[str, object] = {
                 "version": 1,
                 "cmdline": CMDLINE,
                 "kernel": {"release": kernel.release, "image": kernel.image, "origin": kernel.origin},
+                **_describe_krun(krun_kernel),
                 "firmware": firmware_path,
                 "firmwares": {str(kind): path for kind, (path, _) in confidential.items()},
                 "modules": [module.name for module in (*modules.early, *modules.late)],
@@ -114,6 +123,10 @@ def build_guest(
             return _install(guest_dir, parts, description)
         finally:
             shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _describe_krun(kernel: ElfKernel | None) -> dict[str, object]:
+    return {} if kernel is None else {"krun_kernel": {"release": kernel.release, "origin": kernel.origin}}
 
 
 def _find_plain_firmware() -> str:

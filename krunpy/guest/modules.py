@@ -52,11 +52,11 @@ class Modules:
 
 
 def load_modules(kernel: Kernel) -> Modules:
-    """Return the modules that the guest needs and this kernel has not built in.
+    """Return the modules that the guest needs and this kernel has not built in: none for one of our own.
 
     Raises HostError if a required one is neither built in nor there, FormatError if a file is no module.
     """
-    return _Resolver(kernel).resolve()
+    return _Resolver(kernel).resolve() if kernel.modules else Modules(early=(), late=())
 
 
 class _Resolver:

@@ -21,7 +21,6 @@ from krunpy.guest.kernel import MAX_KERNEL
 from krunpy.tee.detect import TeeKind
 
 
-
 class VmmKind(StrEnum):
     """Which virtual machine monitor a guest is made for."""
 
@@ -30,7 +29,7 @@ class VmmKind(StrEnum):
 
 
 KRUN_KERNEL = "vmlinux.krun"  # the part of a build that libkrun loads, from its own bundle
-# (kernel, base)
+# kernel and base
 _PARTS = {VmmKind.QEMU: ("vmlinuz", "base.cpio"), VmmKind.LIBKRUN: (KRUN_KERNEL, "agent")}
 PACKAGES = {TeeKind.SNP: "ovmf-amdsev", TeeKind.TDX: "ovmf"}
 

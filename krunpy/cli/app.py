@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import krunpy
-from krunpy.cli import attestation, collateral, evidence, guest, image, server, workload
+from krunpy.cli import attestation, collateral, evidence, guest, image, server, vm, workload
 from krunpy.cli.context import make_globals
 from krunpy.cli.doctor import doctor
 from krunpy.cli.explain import explain
@@ -56,6 +56,7 @@ app.add_typer(evidence.app, name="evidence")
 app.add_typer(collateral.app, name="collateral")
 app.add_typer(server.app, name="server")
 app.add_typer(guest.app, name="guest")
+app.add_typer(vm.app, name="vm")
 app.add_typer(hook_app, name="hook", short_help="What the OCI hooks call.")
 
 

@@ -87,7 +87,18 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         or texts.get("manifest_in", "initrd") not in _MANIFEST_IN
     ):
         return None
-    plan = Plan(
+    plan = _make_plan(free, texts, lists, numbers, flags)
+    return Wanted(plan=plan, name=texts.get("name", ""), tee=texts.get("tee", ""), vmm=texts.get("vmm", ""))
+
+
+def _make_plan(
+    free: list[str],
+    texts: dict[str, str],
+    lists: dict[str, list[str]],
+    numbers: dict[str, str],
+    flags: set[str],
+) -> Plan:
+    return Plan(
         source=free[0],
         args=tuple(free[1:]),
         env=tuple(lists["env"]),
@@ -103,9 +114,6 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         no_host_settings="no_host_settings" in flags,
         manifest_in=texts.get("manifest_in", ""),
         read_only="read_only" in flags,
-    )
-    return Wanted(
-        plan=plan, name=texts.get("name", ""), tee=texts.get("tee", ""), vmm=texts.get("vmm", "")
     )
 
 

@@ -17,6 +17,7 @@ GROUPS = (
     "hook",
     "evidence",
     "collateral",
+    "vm",
 )
 COMMANDS = (
     "quickstart", "run", "register", "measure", "explain", "inspect", "doctor", "image convert", "image ls",
@@ -24,6 +25,7 @@ COMMANDS = (
     "attestation show", "server run", "server token create", "server token ls", "server token rm", "guest build",
     "guest show", "guest fetch-kernel", "hook precreate", "hook poststop", "evidence show", "evidence verify",
     "collateral status", "collateral fetch", "collateral export", "collateral import",
+    "vm create", "vm start", "vm list", "vm inspect", "vm changevm", "vm delete", "vm config",
 )  # fmt: skip
 VERBS = ("create", "start", "state", "kill", "delete", "list", "features", "spec")
 
@@ -77,6 +79,8 @@ def test_a_wrong_command_line_is_a_usage_error(bench):
         "explain a b", "image prune --unused-hours -1", "register x --uses -1", "server token rm",
         "server token create --days -1", "workload show", "--config", "evidence", "evidence show",
         "evidence verify x --at x", "evidence verify x --frob", "collateral fetch --fmspc x", "collateral import",
+        "vm", "vm frob", "vm create", "vm create x --cpus 0", "vm create x --mem 1", "vm start", "vm delete a b",
+        "vm changevm", "vm config x",
     ]  # fmt: skip
 
     results = bench.call_many([(line, line.split()) for line in lines])

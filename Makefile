@@ -2,7 +2,7 @@
 PREFIX ?= /usr/local
 HOOKS_DIR ?= $(PREFIX)/share/krunpy/hooks.d
 
-.PHONY: demo test lint man install-hooks lock clean
+.PHONY: demo test test-libkrun lint man install-hooks lock clean
 .SILENT:
 
 demo:
@@ -10,6 +10,9 @@ demo:
 
 test:
 	scripts/setup test
+
+test-libkrun:
+	scripts/setup test-libkrun
 
 lint:
 	scripts/setup lint

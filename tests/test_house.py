@@ -21,13 +21,13 @@ import krunpy
 HOUSE = Path(__file__).parent.parent
 FILE_CEILING = 400  # lines
 FUNCTION_CEILING = 50  # lines
-# An outside library or a dangerous module -> the one file that may import it.
+# An outside library or a dangerous module -> the files that may import it.
 DOORS = {
-    "subprocess": "krunpy/core/proc.py",
-    "ctypes": "krunpy/core/linux.py",
-    "opencontainers": "krunpy/oci/manifest.py",
-    "pyroute2": "krunpy/vmm/net.py",
-    "psutil": "krunpy/runtime/host.py",
+    "subprocess": ("krunpy/core/proc.py",),
+    "ctypes": ("krunpy/core/linux.py", "krunpy/vmm/libkrun_abi.py"),
+    "opencontainers": ("krunpy/oci/manifest.py",),
+    "pyroute2": ("krunpy/vmm/net.py",),
+    "psutil": ("krunpy/runtime/host.py",),
 }
 PURE_ROOMS = ("formats", "measure", "attest")
 IMPURE = (
@@ -139,7 +139,7 @@ def test_each_dangerous_library_has_one_door() -> None:
         f"{path} imports {name}"
         for path, tree in _load_modules().items()
         for name in _imported(tree)
-        if DOORS.get(name.partition(".")[0], path) != path
+        if path not in DOORS.get(name.partition(".")[0], (path,))
     ]
 
     assert not others

@@ -92,7 +92,9 @@ TeeOption = Annotated[
 ]
 VmmOption = Annotated[
     VmmWish | None,
-    typer.Option("--vmm", help="What starts the machine. auto: QEMU, else libkrun. Default: the setting vmm."),
+    typer.Option(
+        "--vmm", help="What starts the machine. auto: QEMU, else libkrun. Default: the setting vmm."
+    ),
 ]
 
 
@@ -153,6 +155,8 @@ def run(
     """Run a workload in an attested virtual machine; exit with its status (125: it was refused)."""
     # `krunpy.cli.run_words` reads most command lines instead of this: an option is to be added to both
     plan = read_plan(context)
-    argv, environment = prepare_run(globals_of(context), plan, name or make_id(), tee=tee or "", vmm=vmm or "")
+    argv, environment = prepare_run(
+        globals_of(context), plan, name or make_id(), tee=tee or "", vmm=vmm or ""
+    )
     sys.stdout.flush()
     os.execve(argv[0], argv, environment)  # noqa: S606 - a lean process waits in our place

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from krunpy.core.errors import HostError
-from krunpy.vmm.machine_user import FIRST_ID, choose_id
 from krunpy.vmm.device import find_group, is_open_to_machines
+from krunpy.vmm.machine_user import FIRST_ID, choose_id
 
 WHOLE = "         0          0 4294967295\n"
 

@@ -51,22 +51,6 @@ static int copy_entries(struct copy *copy, DIR *directory)
 	return errno == 0 ? 0 : -1;
 }
 
-/* After a failure the paths say where it was. */
-static int copy_entries(struct copy *copy, DIR *directory)
-{
-	size_t from = strlen(copy->from), to = strlen(copy->to);
-	struct dirent *entry;
-
-	while ((errno = 0, entry = readdir(directory)) != NULL) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if (enter(copy->from, entry->d_name) < 0 || enter(copy->to, entry->d_name) < 0 || copy_node(copy) < 0)
-			return -1;
-		copy->from[from] = copy->to[to] = '\0';
-	}
-	return errno == 0 ? 0 : -1;
-}
-
 static int copy_children(struct copy *copy)
 {
 	DIR *directory = opendir(copy->from);

@@ -18,6 +18,11 @@ _TEXT, _TEXTS = ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p)
 _FLAG, _DESCRIPTOR = ctypes.c_bool, ctypes.c_int
 _CONTEXT = _NUMBER
 
+
+class _OptionalText(ctypes.c_char_p):
+    """A text that may be NULL; at any other NULL libkrun crashes."""
+
+
 # name -> arguments, the first libkrun that has it. All return an int32: negative is an errno.
 PROTOTYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "krun_init_log": ((_DESCRIPTOR, _NUMBER, _NUMBER, _NUMBER), "1.13"),
@@ -25,7 +30,7 @@ PROTOTYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "krun_create_ctx": ((), "1.0"),
     "krun_free_ctx": ((_CONTEXT,), "1.0"),
     "krun_set_vm_config": ((_CONTEXT, _SHORT, _NUMBER), "1.0"),
-    "krun_set_kernel": ((_CONTEXT, _TEXT, _NUMBER, _TEXT, _TEXT), "1.11"),
+    "krun_set_kernel": ((_CONTEXT, _TEXT, _NUMBER, _OptionalText, _TEXT), "1.11"),
     "krun_set_tee_config_file": ((_CONTEXT, _TEXT), "1.0, built for a TEE,"),
     "krun_split_irqchip": ((_CONTEXT, _FLAG), "1.12"),
     "krun_add_disk": ((_CONTEXT, _TEXT, _TEXT, _FLAG), "1.7"),
@@ -47,7 +52,7 @@ _BUNDLE_PART = ctypes.POINTER(ctypes.c_size_t)
 
 
 class Libkrun:
-    """A loaded library. Every text that it is given is UTF-8 without NUL, and none is NULL unless None is passed."""
+    """A loaded library. Every text that it is given is UTF-8 without NUL, and none is NULL that may not be."""
 
     def __init__(self, path: str) -> None:
         """Load by absolute path. Raises HostError if it cannot be loaded, or is no libkrun of version 1."""
@@ -64,7 +69,7 @@ class Libkrun:
     def call(self, name: str, *arguments: int | str | list[str] | None) -> int:
         """Return what a function of the table returns, never a negative number.
 
-        Raises HostError if the library lacks it, it fails, or a text has a NUL.
+        Raises HostError if the library lacks it, it fails, a text has a NUL, or is None where that would crash it.
         """
         types, since = PROTOTYPES[name]
         if not self.has(name):
@@ -72,6 +77,9 @@ class Libkrun:
             raise HostError(f"cannot use {self.path}", why=why)
         function = getattr(self._library, name)
         function.argtypes, function.restype = types, ctypes.c_int32
+        for kind, argument in zip(types, arguments, strict=True):
+            if argument is None and kind is not _OptionalText:
+                raise HostError(f"cannot call {name}", why="a text is missing, and NULL would crash it")
         result = int(function(*(_convert(name, argument) for argument in arguments)))
         if result < 0:
             code = errno.errorcode.get(-result, str(result))

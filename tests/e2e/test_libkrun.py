@@ -125,5 +125,13 @@ def test_the_same_runs_in_qemu_under_kvm(results):
     assert done["out"] != results["run 0"]["out"]  # another kernel
 
 
+def test_the_library_called_wrongly_returns_errors_and_harms_nobody(results):
+    done = results["binding"]
+
+    assert done["code"] == 0, done["out"][-3000:] + done["err"][-1000:]
+    assert " passed" in done["out"]
+    assert "skipped" not in done["out"]
+
+
 def test_nothing_is_left(results):
     assert results["left over"]["out"].split() == ["0"], results["left over"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from krunpy.image import dirwalk
 from tests.fakes.commands import Bench, make_tree
 
 if TYPE_CHECKING:
@@ -23,13 +21,6 @@ def bench(tmp_path: Path) -> Bench:
     made = Bench(tmp_path / "bench")
     make_tree(made.path("root"))
     return made
-
-
-@pytest.fixture
-def settled(bench: Bench) -> Bench:
-    """A bench whose tree does not count as still being written: such a one is converted anew each time."""
-    time.sleep(dirwalk.RACY_NS / 1e9 + 0.1)
-    return bench
 
 
 def _call(bench: Bench, *lines: tuple[str, ...]) -> list:
@@ -100,7 +91,7 @@ def test_a_machine_is_changed_renamed_and_deleted(bench: Bench) -> None:
         ("delete", "www"),
         ("list",),
     )
-    changed = json.loads(_at(bench, first))
+    changed = json.loads(first.out)["data"]
 
     assert changed["volumes"] == ["/srv:/x:rw"]
     assert (changed["cpus"], changed["memory_mib"], changed["ports"]) == (4, 300, ["18080:80"])
@@ -108,10 +99,6 @@ def test_a_machine_is_changed_renamed_and_deleted(bench: Bench) -> None:
     assert "--network" in second.err
     assert (gone.code, gone.out) == (0, "www\n")
     assert (none.code, none.out) == (0, "")
-
-
-def _at(_: Bench, shown: object) -> str:
-    return json.dumps(json.loads(shown.out)["data"])  # type: ignore[attr-defined]
 
 
 def test_defaults_are_for_machines_that_say_nothing(bench: Bench) -> None:

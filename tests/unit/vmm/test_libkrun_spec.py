@@ -1,6 +1,8 @@
 """What a machine of libkrun may be, and where its library is looked for."""
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,30 @@ def test_a_relative_path_is_not_searched_for():
 def test_a_library_that_is_no_libkrunfw_has_no_kernel():
     with pytest.raises(HostError, match="it has no krunfw_get_kernel"):
         load_bundle_kernel(_find_libc())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((7, "disk", None, True), "a text is missing"),
+        ((7, "a\0b", "/disk", True), "has a NUL"),
+        ((7, "disk", "\udcff", True), "is not UTF-8"),
+    ],
+)
+def test_a_text_that_would_crash_libkrun_never_reaches_it(fake_library, arguments, reason):
+    library = Libkrun(fake_library)
+    library.call("krun_add_disk", 7, "disk", "/disk", True)
+
+    with pytest.raises(HostError, match=reason):
+        library.call("krun_add_disk", *arguments)
+
+
+@pytest.fixture
+def fake_library(tmp_path):
+    source = Path(__file__).parent / "fake_libkrun.c"
+    path = tmp_path / "libkrun.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True)
+    return str(path)
 
 
 def _find_libc():

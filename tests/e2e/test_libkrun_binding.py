@@ -18,7 +18,7 @@ from krunpy.vmm.libkrun_abi import PROTOTYPES, Libkrun
 from krunpy.vmm.libkrun_bundle import load_bundle_kernel
 from krunpy.vmm.libkrun_child import STATUS
 from krunpy.vmm.libkrun_find import find_libraries, require_libkrunfw
-from krunpy.vmm.libkrun_spec import KrunSpec, Share
+from krunpy.vmm.libkrun_spec import KrunSpec
 
 pytestmark = [
     pytest.mark.vm,
@@ -128,14 +128,6 @@ def test_a_kernel_that_is_none_is_an_error(machine):
 
     assert done.returncode == STATUS
     assert "cannot call krun_start_enter" in done.stderr
-
-
-def test_a_directory_to_share_that_is_a_file_does_not_start_a_guest_that_has_it(machine):
-    file = make_sealed_file("share", b"")
-
-    done = machine([*machine.files, file], shares=(Share(tag="krun0", directory=3, is_read_only=True),))
-
-    assert done.returncode != 0 or "Kernel panic" in done.stderr
 
 
 def test_more_memory_than_an_address_space_is_an_error_or_a_crash_of_the_machine_alone(machine):

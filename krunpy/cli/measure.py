@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from krunpy.cli.measure_document import print_values, write_document
-from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible
+from krunpy.cli.measure_values import (
+    BundleParts,
+    NamedFile,
+    Wish,
+    build_wished_bundle,
+    predict_values,
+    require_possible,
+)
 from krunpy.cli.render import Progress, print_json
 from krunpy.cli.run import (
     ArgsArgument,
@@ -29,15 +38,18 @@ from krunpy.cli.run import (
     settings_with_options,
 )
 from krunpy.core.errors import UsageError
-from krunpy.core.files import load_bounded
+from krunpy.core.files import load_bounded, write_atomically
 from krunpy.core.octets import Digest48
+from krunpy.formats.krun_bundle import SONAMES, pack_bundle
 from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.ovmf import LARGEST_FIRMWARE
+from krunpy.guest.payload import load_agent
 from krunpy.measure.reference_values import Tee
 from krunpy.runtime.broker import open_broker
 from krunpy.runtime.confidential import choose_tee
 from krunpy.runtime.planned import draft_plan
 from krunpy.tee.detect import TeeKind
+from krunpy.vmm.libkrun_bundle import load_bundle_parts
 
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
@@ -45,7 +57,6 @@ if TYPE_CHECKING:
     from krunpy.runtime.prepare import Drafted
 
 MOST_CPUS = 64
-_LARGEST_KERNEL = 256 << 20  # bytes
 
 
 def measure(
@@ -67,8 +78,13 @@ def measure(
     memory: MemoryOption = 0,
     tee: TeeOption = None,
     vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun.")] = "qemu",
-    firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE; libkrun: its qboot.")] = "",
-    kernel: Annotated[str, typer.Option("--kernel", help="libkrun: FILE of the bundle's kernel.")] = "",
+    firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE instead of the guest's.")] = "",
+    libkrunfw: Annotated[
+        str, typer.Option("--libkrunfw", help="libkrun in SNP: FILE of an installed libkrunfw-sev.so.")
+    ] = "",
+    bundle: Annotated[
+        str, typer.Option("--bundle", help="libkrun in SNP: write the bundle that is measured to FILE.")
+    ] = "",
     vcpu_type: Annotated[
         str, typer.Option("--vcpu-type", help="SNP: QEMU's CPU model. Default: EPYC-v4.")
     ] = "",
@@ -92,15 +108,23 @@ def measure(
         vmm=vmm,
         counts=tuple(parse_counts(cpus)),
         firmware=_load(firmware, LARGEST_FIRMWARE),
-        kernel=_load(kernel, _LARGEST_KERNEL),
+        bundle=_load_parts(libkrunfw),
         vcpu_type=vcpu_type,
         memory_mib=memory,
         usual_memory_mib=settings.memory_mib,
         rtmr0=_parse_register(rtmr0),
     )
     require_possible(wish)
+    if bundle and wish.bundle is None:
+        raise UsageError("cannot write a bundle", why="only libkrun in SNP has one", next="see --libkrunfw")
+    if wish.tee is Tee.SOFTWARE:
+        settings = replace(settings, vmm=vmm)
     drafted = _draft(context, settings, wish)
-    values = predict_values(drafted, wish)
+    agent = load_agent(drafted.guest) if wish.bundle is not None else b""
+    built = build_wished_bundle(drafted, wish, agent)
+    values = predict_values(drafted, wish, built)
+    if bundle and built is not None:
+        write_atomically(bundle, pack_bundle(built, SONAMES[0]), mode=0o644)
     if output:
         write_document(output, values, sign_key)
     if json:
@@ -122,7 +146,7 @@ def _draft(context: typer.Context, settings: Settings, wish: Wish) -> Drafted:
             plan,
             identity=broker.identity(),
             tee=TeeKind(wish.tee),
-            has_firmware=wish.firmware is None,
+            has_firmware=wish.firmware is None and wish.bundle is None,
             progress=Progress("convert"),
         )
 
@@ -141,6 +165,13 @@ def _print_json(drafted: Drafted, values: ReferenceValues) -> None:
 
 def _load(path: str, limit: int) -> NamedFile | None:
     return NamedFile(name=path, contents=load_bounded(path, limit)) if path else None
+
+
+def _load_parts(path: str) -> BundleParts | None:
+    if not path:
+        return None
+    kernel, qboot = load_bundle_parts(os.path.abspath(path))
+    return BundleParts(name=path, kernel=kernel, qboot=qboot)
 
 
 def _parse_register(text: str) -> Digest48 | None:

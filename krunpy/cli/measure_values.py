@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import UsageError
 from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.vmsa_libkrun import VmsaVariant
+from krunpy.guest.bundle import build_bundle, describe_bundle
 from krunpy.measure.description import (
     LaunchDescription,
     measure_file,
@@ -16,7 +17,7 @@ from krunpy.measure.description import (
     predict_described,
 )
 from krunpy.measure.launch import DEFAULT_VCPU_TYPE, SNP_FEATURES, Layout
-from krunpy.measure.libkrun import LibkrunLaunch, fold_payload, pad_to_pages, predict_libkrun_digest
+from krunpy.measure.libkrun import fold_payload, predict_libkrun_digest
 from krunpy.measure.reference_values import RTMR0, PredictedValue, ReferenceValues, Tee
 from krunpy.measure.tdx_mrtd import PageOrder, predict_mrtd
 from krunpy.measure.tdx_rtmr import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from krunpy.core.octets import Digest48
+    from krunpy.formats.krun_bundle import KrunBundle
+    from krunpy.formats.krun_kernel import KrunKernel
     from krunpy.guest.payload import GuestPayload
     from krunpy.runtime.prepare import Drafted
 
@@ -50,10 +53,19 @@ class NamedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BundleParts:
+    """Kernel and firmware of an installed libkrunfw for SEV."""
+
+    name: str
+    kernel: KrunKernel
+    qboot: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
     """The machine to predict for.
 
-    firmware: None for the guest's own; of libkrun: qboot. kernel: of a libkrunfw bundle, as it lies in memory.
+    firmware: None for the guest's own. bundle: what a libkrunfw for SEV has, None for QEMU.
     vcpu_type, memory_mib: empty and 0 where the command line names none.
     rtmr0:    of a pinned machine, None if there is none.
     """
@@ -62,7 +74,7 @@ class Wish:
     vmm: str
     counts: tuple[int, ...]
     firmware: NamedFile | None
-    kernel: NamedFile | None
+    bundle: BundleParts | None
     vcpu_type: str
     memory_mib: int
     usual_memory_mib: int
@@ -85,48 +97,45 @@ def require_possible(wish: Wish) -> None:
             why="libkrun has TDX measure its firmware alone: kernel, initrd and command line could be anybody's",
             next="launch with QEMU and a TDVF firmware: --vmm qemu --firmware FILE",
         )
-    if wish.vmm == LIBKRUN and (wish.firmware is None or wish.kernel is None):
+    is_bundled = wish.vmm == LIBKRUN and wish.tee is Tee.SNP
+    if is_bundled and wish.bundle is None:
         raise UsageError(
             what,
-            why="a libkrunfw bundle has its own firmware and kernel",
-            next="name its qboot with --firmware and its kernel with --kernel",
+            why="firmware and kernel of such a machine are libkrunfw's",
+            next="name an installed libkrunfw-sev.so with --libkrunfw FILE",
         )
-    if wish.vmm == LIBKRUN and wish.tee is Tee.SOFTWARE:
-        raise UsageError(what, why="the software TEE is launched by QEMU", next="give --tee snp")
     for option, given, fits in (
-        ("--kernel", wish.kernel is not None, wish.vmm == LIBKRUN),
-        ("--firmware", wish.firmware is not None, wish.tee is not Tee.SOFTWARE),
+        ("--libkrunfw", wish.bundle is not None, is_bundled),
+        ("--firmware", wish.firmware is not None, wish.tee is not Tee.SOFTWARE and not is_bundled),
         ("--vcpu-type", bool(wish.vcpu_type), wish.tee is Tee.SNP and wish.vmm == QEMU),
-        ("--memory", bool(wish.memory_mib), wish.tee is Tee.TDX or wish.vmm == LIBKRUN),
+        ("--memory", bool(wish.memory_mib), wish.tee is Tee.TDX or is_bundled),
         ("--rtmr0", wish.rtmr0 is not None, wish.tee is Tee.TDX),
     ):
         if given and not fits:
             raise UsageError(what, why=f"{option} does not belong there")
 
 
-def predict_values(drafted: Drafted, wish: Wish) -> ReferenceValues:
+def predict_values(drafted: Drafted, wish: Wish, bundle: KrunBundle | None = None) -> ReferenceValues:
     """Return the values of a workload that was drafted for the wish's TEE.
+
+    bundle: of `build_wished_bundle`, for SNP under libkrun.
 
     Raises FormatError if the firmware cannot start such a machine.
     """
-    if wish.vmm == LIBKRUN and drafted.manifest_in is ManifestIn.HOST_DATA:
+    if bundle is not None and drafted.manifest_in is ManifestIn.HOST_DATA:
         raise UsageError(
             "cannot predict for libkrun",
             why="it sets no HOST_DATA, which is what --manifest-in host-data binds a manifest by",
             next="measure and run with --manifest-in initrd",
         )
-    predict = {
-        (Tee.SOFTWARE, QEMU): _predict_software,
-        (Tee.SNP, QEMU): _predict_snp,
-        (Tee.SNP, LIBKRUN): _predict_libkrun,
-        (Tee.TDX, QEMU): _predict_tdx,
-    }[wish.tee, wish.vmm]
+    predict = {Tee.SOFTWARE: _predict_software, Tee.SNP: _predict_snp, Tee.TDX: _predict_tdx}[wish.tee]
+    found = predict(drafted, wish) if bundle is None else _predict_libkrun(bundle, drafted, wish)
     return ReferenceValues(
         workload=drafted.parsed.workload,
         manifest_hash=drafted.manifest_hash,
         tee=wish.tee,
         vmm=wish.vmm,
-        values=tuple(predict(drafted, wish)),
+        values=tuple(found),
         manifest_in=drafted.manifest_in,
     )
 
@@ -160,22 +169,24 @@ def _predict_snp(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
         yield _predict_one(replace(described, vcpus=count, guest_features=features))
 
 
-def _predict_libkrun(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
-    if wish.firmware is None or wish.kernel is None:
-        raise UsageError("cannot predict for libkrun", why="wanted --firmware and --kernel")
-    initrd = pad_to_pages(drafted.payload.initrd)
-    launch = LibkrunLaunch(
-        qboot=wish.firmware.contents,
-        kernel=wish.kernel.contents,
-        initrd=initrd,
-        vcpus=1,
-        memory_mib=wish.measured_memory_mib,
-    )
+def build_wished_bundle(drafted: Drafted, wish: Wish, agent: bytes) -> KrunBundle | None:
+    """Return what a machine of libkrun in SNP boots for a drafted workload, None for other wishes.
+
+    Raises FormatError if libkrunfw's parts do not fit each other or our initrd.
+    """
+    if wish.bundle is None:
+        return None
+    return build_bundle(wish.bundle.kernel, wish.bundle.qboot, agent=agent, manifest=drafted.manifest)
+
+
+def _predict_libkrun(bundle: KrunBundle, drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
+    name = wish.bundle.name if wish.bundle is not None else "libkrunfw"
+    launch = describe_bundle(bundle, vcpus=1, memory_mib=wish.measured_memory_mib)
     folded = fold_payload(launch)
     files: dict[str, object] = {
-        "firmware": _describe_file(wish.firmware.name, wish.firmware.contents),
-        "kernel": _describe_file(wish.kernel.name, wish.kernel.contents),
-        "initrd": _describe_file(f"initrd of {drafted.guest_name}, padded", initrd),
+        "firmware": _describe_file(f"qboot of {name}, entry {bundle.kernel.entry_gpa:#x}", bundle.qboot),
+        "kernel": _describe_file(f"kernel of {name}, padded", bundle.kernel.image),
+        "initrd": _describe_file(f"agent of {drafted.guest_name} and manifest, padded", bundle.initrd),
         "memory_mib": wish.measured_memory_mib,
     }
     for count, variant in product(wish.counts, VmsaVariant):

@@ -138,17 +138,30 @@ def load_description(folder: str) -> Fields:
         raise FormatError(f"cannot read {folder}/guest.json", why="it is not JSON") from error
 
 
+def load_agent(guest: Guest) -> bytes:
+    """Return the agent of a guest's build. Raises HostError if it is not what was built."""
+    agent = load_bounded(os.path.join(guest.folder, "agent"), MAX_KERNEL)
+    _require_recorded(
+        "agent", agent, load_description(guest.folder).take_fields("sha256").take_string("agent")
+    )
+    return agent
+
+
 def require_unchanged(guest: Guest) -> None:
     """Raise HostError if a part is not what was built: such a guest is booted by nobody who means well."""
     seen = zip(_name_parts(guest.tee, guest.vmm), (guest.kernel, guest.base, guest.firmware), strict=False)
     for name, data in seen:
-        digest = hashlib.sha256(data).hexdigest()
-        if digest != guest.recorded[name]:
-            raise HostError(
-                f"cannot use the guest's {name}",
-                why=f"SHA-256 is {digest}, recorded when it was built {guest.recorded[name]}",
-                next="find out who changed it, then run `krunpy guest build`",
-            )
+        _require_recorded(name, data, guest.recorded[name])
+
+
+def _require_recorded(name: str, data: bytes, recorded: str) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != recorded:
+        raise HostError(
+            f"cannot use the guest's {name}",
+            why=f"SHA-256 is {digest}, recorded when it was built {recorded}",
+            next="find out who changed it, then run `krunpy guest build`",
+        )
 
 
 def assemble_payload(guest: Guest, manifest: bytes) -> GuestPayload:

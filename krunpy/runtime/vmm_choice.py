@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from krunpy.core.settings import Settings
 
 AUTO = "auto"
+_REFUSALS = {
+    TeeKind.SNP: "krunpy writes and measures its bundle (`krunpy measure --bundle`), and does not launch it yet",
+    TeeKind.TDX: "its launch measures 64 KiB of firmware and nothing that it boots: any workload has the same MRTD",
+}
 
 
 def choose_vmm(settings: Settings, tee: TeeKind) -> VmmKind:
@@ -27,17 +31,14 @@ def choose_vmm(settings: Settings, tee: TeeKind) -> VmmKind:
     """
     wanted = settings.vmm
     if wanted == AUTO:
-        wanted = (
-            VmmKind.QEMU
-            if find_program(PROGRAM) is not None or not has_libkrun(settings)
-            else VmmKind.LIBKRUN
-        )
+        serves = tee is TeeKind.SOFTWARE and find_program(PROGRAM) is None and has_libkrun(settings)
+        wanted = VmmKind.LIBKRUN if serves else VmmKind.QEMU
     vmm = VmmKind(wanted)
-    if vmm is VmmKind.LIBKRUN and tee is TeeKind.TDX:
+    if vmm is VmmKind.LIBKRUN and tee is not TeeKind.SOFTWARE:
         raise HostError(
-            "cannot launch a machine of libkrun in tdx",
-            why="its launch measures 64 KiB of firmware and nothing of what that boots: any workload has the same MRTD",
-            next='set vmm to "qemu", which measures kernel and initrd',
+            f"cannot launch a machine of libkrun in {tee}",
+            why=_REFUSALS[tee],
+            next='set vmm to "qemu", or --vmm qemu',
         )
     return vmm
 

@@ -106,6 +106,16 @@ class KernelBundle:
         here = function(ctypes.byref(load), ctypes.byref(entry), ctypes.byref(size))
         return here or 0, size.value, load.value, entry.value
 
+    def locate_qboot(self) -> tuple[int, int]:
+        """Return the address of the firmware here and its size; two zeros if it is made for plain machines."""
+        if not hasattr(self._library, "krunfw_get_qboot"):
+            return 0, 0
+        function = self._library.krunfw_get_qboot
+        function.argtypes, function.restype = (_BUNDLE_PART,), ctypes.c_void_p
+        size = ctypes.c_size_t()
+        here = function(ctypes.byref(size))
+        return here or 0, size.value
+
 
 def copy_memory(address: int, size: int) -> bytes:
     """Return what lies in this process's memory at an address that a library gave."""

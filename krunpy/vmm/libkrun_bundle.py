@@ -1,4 +1,4 @@
-"""The guest kernel out of libkrunfw, taken by a process of its own: a library's constructor is not to run in ours."""
+"""What libkrunfw holds, taken by a process of its own: a library's constructor is not to run in ours."""
 
 from __future__ import annotations
 
@@ -25,28 +25,44 @@ _START = (
 
 def load_bundle_kernel(path: str) -> KrunKernel:
     """Return the kernel in a libkrunfw. Raises HostError if the library is none, or crashes."""
+    return load_bundle_parts(path)[0]
+
+
+def load_bundle_parts(path: str) -> tuple[KrunKernel, bytes]:
+    """Return the kernel in a libkrunfw, and its firmware, empty if it has none. Raises as `load_bundle_kernel`."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(krunpy.__file__)))
     taken = os.memfd_create("kernel", os.MFD_CLOEXEC)
     try:
         argv = [os.path.realpath(sys.executable), "-I", "-S", "-c", _START, package, path, str(taken)]
         output = run(argv, timeout_s=_TIMEOUT_S, pass_fds=[taken])
-        load, entry = (int(word) for word in output.stdout.split())
-        return KrunKernel(image=read_sealed_file(taken), load_gpa=load, entry_gpa=entry)
+        load, entry, size = (int(word) for word in output.stdout.split())
+        parts = read_sealed_file(taken)
+        return KrunKernel(image=parts[:size], load_gpa=load, entry_gpa=entry), parts[size:]
     finally:
         os.close(taken)
 
 
+def _write_all(descriptor: int, contents: bytes) -> None:
+    view = memoryview(contents)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 def main(words: Sequence[str]) -> NoReturn:
-    """Write the kernel of the library at words[0] to descriptor words[1], and its two addresses to standard output."""
+    """Write kernel and firmware of the library at words[0] to descriptor words[1].
+
+    Two addresses and the size of the kernel go to standard output.
+    """
     path, descriptor = words[0], int(words[1])
     try:
-        here, size, load, entry = KernelBundle(path).locate_kernel()
-        if not here or not 0 < size <= LARGEST_KERNEL:
-            raise HostError(f"cannot use {path}", why=f"its kernel has {size} bytes")
-        view = memoryview(copy_memory(here, size))
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.write(1, f"{load} {entry}\n".encode())
+        bundle = KernelBundle(path)
+        here, size, load, entry = bundle.locate_kernel()
+        qboot, qboot_size = bundle.locate_qboot()
+        for name, at, length in (("kernel", here, size), ("firmware", qboot, qboot_size)):
+            if length > LARGEST_KERNEL or (not at and length) or (name == "kernel" and not length):
+                raise HostError(f"cannot use {path}", why=f"its {name} has {length} bytes")
+            _write_all(descriptor, copy_memory(at, length) if length else b"")
+        os.write(1, f"{load} {entry} {size}\n".encode())
     except HostError as error:
         os.write(2, f"{format_error(error)}\n".encode())
         os._exit(1)

@@ -14,9 +14,17 @@ from krunpy.cli.measure_document import (
     to_registered,
     write_document,
 )
-from krunpy.cli.measure_values import NamedFile, Wish, predict_values, require_possible
+from krunpy.cli.measure_values import (
+    BundleParts,
+    NamedFile,
+    Wish,
+    build_wished_bundle,
+    predict_values,
+    require_possible,
+)
 from krunpy.core.errors import EvidenceError, FormatError, UsageError
 from krunpy.core.octets import Digest32, Digest48, PublicKey32
+from krunpy.formats.krun_kernel import KrunKernel
 from krunpy.formats.manifest import ManifestIn, hash_manifest, make_mrconfigid, parse_manifest
 from krunpy.formats.narrow import Fields
 from krunpy.guest.payload import GuestPayload
@@ -27,20 +35,25 @@ from krunpy.server.reference import parse_reference_value
 from tests.fakes.firmware import build_sev_firmware
 from tests.fakes.guest import make_manifest
 from tests.fakes.pe import build_pe
+from tests.fakes.qboot import make_qboot
 from tests.fakes.tdvf import build_tdvf
 
 KERNEL = build_pe([b"kernel" * 100], setup=True)
 CMDLINE = "console=ttyS0 quiet"
 SEV = NamedFile(name="sev.fd", contents=build_sev_firmware())
 TDVF = NamedFile(name="tdvf.fd", contents=build_tdvf([(0, 0x2000, 0xFFFFE000, 0x2000, 0, 1)]))
-QBOOT = NamedFile(name="qboot.bin", contents=bytes(0x10000))
-FLAT = NamedFile(name="kernel.flat", contents=bytes(0x10000))
+LIBKRUNFW = BundleParts(
+    name="libkrunfw-sev.so.5",
+    kernel=KrunKernel(image=bytes(0x10000), load_gpa=0x1000000, entry_gpa=0x1000123),
+    qboot=make_qboot(0x10009A3),
+)
+KRUN = {"vmm": "libkrun", "firmware": None, "bundle": LIBKRUNFW}
 WISH = Wish(
     tee=Tee.SNP,
     vmm="qemu",
     counts=(1, 2),
     firmware=SEV,
-    kernel=None,
+    bundle=None,
     vcpu_type="",
     memory_mib=0,
     usual_memory_mib=512,
@@ -75,7 +88,7 @@ def draft(tee: Tee) -> Ready:
 def predict(wish: Wish):
     require_possible(wish)
     ready = draft(wish.tee)
-    return ready, predict_values(ready, wish)
+    return ready, predict_values(ready, wish, build_wished_bundle(ready, wish, b"agent"))
 
 
 def test_snp_values_are_those_of_a_launch_with_and_without_debug_swap() -> None:
@@ -124,7 +137,7 @@ def test_tdx_values_are_all_combinations_of_what_the_host_may_run() -> None:
 
 
 def test_libkrun_values_are_one_for_each_count_and_variant() -> None:
-    _, values = predict(replace(WISH, vmm="libkrun", firmware=QBOOT, kernel=FLAT))
+    _, values = predict(replace(WISH, **KRUN))
 
     assert [(value.inputs["vcpus"], value.inputs["vmsa"]) for value in values.values] == [
         (count, variant) for count in (1, 2) for variant in "ABC"
@@ -139,7 +152,8 @@ def test_libkrun_values_are_one_for_each_count_and_variant() -> None:
         ({"tee": Tee.TDX}, "no TDVF metadata"),
         ({"tee": Tee.TDX, "firmware": None}, "no TDVF metadata"),
         ({"vcpu_type": "EPYC-Naples"}, "EPYC-Naples"),
-        ({"vmm": "libkrun", "firmware": SEV, "kernel": FLAT}, "qboot of 8192 bytes"),
+        ({**KRUN, "bundle": replace(LIBKRUNFW, qboot=bytes(8192))}, "8192 bytes, wanted 65536"),
+        ({**KRUN, "bundle": replace(LIBKRUNFW, qboot=bytes(65536))}, "seen 0 jumps"),
     ],
 )
 def test_firmware_that_cannot_start_the_machine_is_refused(change: dict, why: str) -> None:
@@ -152,9 +166,10 @@ def test_firmware_that_cannot_start_the_machine_is_refused(change: dict, why: st
     [
         ({"vmm": "xen"}, "wanted --vmm"),
         ({"vmm": "libkrun", "tee": Tee.TDX}, "could be anybody's"),
-        ({"vmm": "libkrun"}, "its own firmware and kernel"),
-        ({"vmm": "libkrun", "tee": Tee.SOFTWARE, "kernel": FLAT}, "launched by QEMU"),
-        ({"kernel": FLAT}, "--kernel does not belong"),
+        ({"vmm": "libkrun", "firmware": None}, "are libkrunfw's"),
+        ({**KRUN, "tee": Tee.SOFTWARE}, "--libkrunfw does not belong"),
+        ({**KRUN, "firmware": SEV}, "--firmware does not belong"),
+        ({"bundle": LIBKRUNFW}, "--libkrunfw does not belong"),
         ({"tee": Tee.SOFTWARE}, "--firmware does not belong"),
         ({"rtmr0": Digest48(bytes(48))}, "--rtmr0 does not belong"),
         ({"tee": Tee.TDX, "vcpu_type": "EPYC"}, "--vcpu-type does not belong"),
@@ -259,11 +274,12 @@ def test_the_values_of_a_class_say_so_in_their_document_and_are_not_registered_f
 
 
 def test_no_class_is_predicted_for_libkrun_which_sets_no_host_data() -> None:
-    wish = replace(WISH, vmm="libkrun", firmware=QBOOT, kernel=FLAT)
+    wish = replace(WISH, **KRUN)
     require_possible(wish)
+    ready = replace(draft(Tee.SNP), manifest_in=ManifestIn.HOST_DATA)
 
     with pytest.raises(UsageError, match="sets no HOST_DATA"):
-        predict_values(replace(draft(Tee.SNP), manifest_in=ManifestIn.HOST_DATA), wish)
+        predict_values(ready, wish, build_wished_bundle(ready, wish, b"agent"))
 
 
 def test_the_table_shows_every_value_once_and_the_inputs_when_asked(

@@ -99,7 +99,7 @@ def wish_for(tee: TeeKind) -> Wish:
         vmm="qemu",
         counts=(2,),
         firmware=None,
-        kernel=None,
+        bundle=None,
         vcpu_type="",
         memory_mib=0,
         usual_memory_mib=512,

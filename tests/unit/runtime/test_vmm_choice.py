@@ -55,6 +55,16 @@ def test_a_vmm_that_was_named_is_never_replaced(host, vmm):
     assert choose_vmm(settings, TeeKind.SOFTWARE) is vmm
 
 
+def test_libkrun_is_not_launched_in_snp_yet_and_never_as_a_plain_machine_instead(host):
+    with pytest.raises(HostError, match="does not launch it yet"):
+        choose_vmm(host(vmm="libkrun", libkrun=True), TeeKind.SNP)
+
+
+@pytest.mark.parametrize("tee", [TeeKind.SNP, TeeKind.TDX])
+def test_auto_is_qemu_for_a_hardware_tee_whatever_is_installed(host, tee):
+    assert choose_vmm(host(vmm="auto", libkrun=True), tee) is VmmKind.QEMU
+
+
 def test_libkrun_launches_nothing_in_tdx_because_it_measures_only_its_firmware(host):
     with pytest.raises(HostError, match="any workload has the same MRTD"):
         choose_vmm(host(vmm="libkrun", libkrun=True), TeeKind.TDX)

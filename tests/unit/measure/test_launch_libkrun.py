@@ -99,7 +99,7 @@ def test_another_boot_volume_is_explained_by_its_name() -> None:
     other = measure_file("volume of build 7", b"other")
     seen = predict_described(replace(DESCRIBED, initrd=other))
 
-    found = find_explanation(DESCRIBED, seen, Candidates(initrds=(other,)))
+    found = find_explanation(seen, DESCRIBED, Candidates(initrds=(other,)))
 
     assert found is not None
     assert "volume of build 7" in repr(found)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+from itertools import product
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import BrokerError, KrunpyError
 from krunpy.core.files import load_bounded
 from krunpy.core.octets import LaunchDigest
-from krunpy.guest.payload import assemble_class_payload, assemble_payload, load_guest
+from krunpy.guest.payload import VmmKind, assemble_class_payload, assemble_payload, load_guest
 from krunpy.measure.description import LaunchDescription, parse_description
 from krunpy.measure.explain import Candidates, Change, find_explanation
 from krunpy.runtime.predict import describe_launch
@@ -75,9 +76,10 @@ def _describe_builds(settings: Settings, manifest: bytes) -> list[LaunchDescript
     """Return launches of every kept guest build, with this manifest in its initrd and with none."""
     folder = os.path.join(settings.guest_dir, "builds")
     found: list[LaunchDescription] = []
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    for name, vmm in product(names, VmmKind):
         try:
-            guest = load_guest(settings.guest_dir, name)
+            guest = load_guest(settings.guest_dir, name, vmm=vmm)
             found.append(describe_launch(assemble_payload(guest, manifest), cpus=1, name=f"guest {name}"))
             found.append(
                 describe_launch(

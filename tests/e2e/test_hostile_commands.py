@@ -14,6 +14,7 @@ GROUPS = (
     "server",
     "server token",
     "guest",
+    "guest kernel",
     "hook",
     "evidence",
     "collateral",
@@ -23,7 +24,8 @@ COMMANDS = (
     "quickstart", "run", "register", "measure", "explain", "inspect", "doctor", "image convert", "image ls",
     "image show", "image rm", "image prune", "workload ls", "workload show", "workload revoke", "attestation ls",
     "attestation show", "server run", "server token create", "server token ls", "server token rm", "guest build",
-    "guest show", "guest fetch-kernel", "hook precreate", "hook poststop", "evidence show", "evidence verify",
+    "guest show", "guest fetch-kernel", "guest kernel build",
+    "hook precreate", "hook poststop", "evidence show", "evidence verify",
     "collateral status", "collateral fetch", "collateral export", "collateral import",
     "vm create", "vm start", "vm list", "vm inspect", "vm changevm", "vm delete", "vm config",
 )  # fmt: skip

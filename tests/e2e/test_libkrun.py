@@ -49,7 +49,11 @@ def results(parts, make_lab, rootfs, workspace):
     if done.returncode == NO_SVM:
         pytest.skip("QEMU here cannot emulate SVM, so there is no /dev/kvm for libkrun")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    # a kernel's warning may stand before an object on its line
+    found = [
+        json.loads(line[line.index('{"name"') :]) for line in done.stdout.splitlines() if '{"name"' in line
+    ]
+    assert len(found) == len(json.loads(jobs.read_text())), done.stdout + done.stderr
     return {item["name"]: item for item in found}
 
 

@@ -75,6 +75,8 @@ def make_jobs(lab, rootfs, libraries):
     )
     jobs.append(job("podman", [*make_podman(lab, krun), f"{rootfs}", "sh", "-c", SCRIPT], krun))
     jobs.append(job("qemu", [*run, SCRIPT], {**common, "KRUNPY_VMM": "qemu", "KRUNPY_ACCEL": "kvm"}))
+    binding = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    jobs.append(job("binding", [*binding, "tests/e2e/test_libkrun_binding.py"], {**krun, "TMPDIR": "/run"}))
     jobs.append(
         job("left over", ["sh", "-c", "ls -A /run/krunpy; ps -eo args | grep -c '[l]ibkrun_child'"], krun)
     )

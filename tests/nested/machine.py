@@ -44,7 +44,7 @@ if [ -c /dev/kvm ]; then
   export PATH={path} HOME=/root LC_ALL=C.UTF-8 KRUNPY_NESTED=1
   export KRUNPY_LIBKRUN={libkrun} KRUNPY_LIBKRUNFW={libkrunfw}
   cd {directory}
-  $b timeout {timeout_s} {command} </dev/null >$out 2>&1
+  /usr/bin/timeout {timeout_s} {command} </dev/null >$out 2>&1
   echo $? >$status
 else
   echo {no_svm} >$status

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import krunpy
-from krunpy.cli import attestation, collateral, evidence, guest, image, server, vm, workload
+from krunpy.cli import attestation, collateral, evidence, guest, image, image_legacy, server, vm, workload
 from krunpy.cli.context import make_globals
 from krunpy.cli.doctor import doctor
 from krunpy.cli.explain import explain
@@ -49,6 +49,7 @@ app.command(short_help="Predict the launch digests of a workload.")(measure)
 app.command(short_help="Say why an attestation ended as it did.")(explain)
 app.command(short_help="Say what became of every setting of a container.")(inspect)
 app.command(short_help="Say what this host can do, and what would mend it.")(doctor)
+image_legacy.add_commands(image.app)
 app.add_typer(image.app, name="image")
 app.add_typer(workload.app, name="workload")
 app.add_typer(attestation.app, name="attestation")

@@ -26,6 +26,7 @@ COMMANDS = (
     "attestation show", "server run", "server token create", "server token ls", "server token rm", "guest build",
     "guest show", "guest fetch-kernel", "guest kernel build",
     "hook precreate", "hook poststop", "evidence show", "evidence verify",
+    "image inspect", "image unpack", "image import",
     "collateral status", "collateral fetch", "collateral export", "collateral import",
     "vm create", "vm start", "vm list", "vm inspect", "vm changevm", "vm delete", "vm config",
 )  # fmt: skip

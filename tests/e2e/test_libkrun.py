@@ -75,8 +75,6 @@ def make_jobs(lab, rootfs, libraries):
     )
     jobs.append(job("podman", [*make_podman(lab, krun), f"{rootfs}", "sh", "-c", SCRIPT], krun))
     jobs.append(job("qemu", [*run, SCRIPT], {**common, "KRUNPY_VMM": "qemu", "KRUNPY_ACCEL": "kvm"}))
-    binding = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    jobs.append(job("binding", [*binding, "tests/e2e/test_libkrun_binding.py"], {**krun, "TMPDIR": "/run"}))
     jobs.append(
         job("left over", ["sh", "-c", "ls -A /run/krunpy; ps -eo args | grep -c '[l]ibkrun_child'"], krun)
     )
@@ -129,14 +127,6 @@ def test_the_same_runs_in_qemu_under_kvm(results):
     assert done["code"] == 42, done
     assert done["out"].startswith("marker ")
     assert done["out"] != results["run 0"]["out"]  # another kernel
-
-
-def test_the_library_called_wrongly_returns_errors_and_harms_nobody(results):
-    done = results["binding"]
-
-    assert done["code"] == 0, done["out"][-3000:] + done["err"][-1000:]
-    assert " passed" in done["out"]
-    assert "skipped" not in done["out"]
 
 
 def test_nothing_is_left(results):

@@ -12,13 +12,14 @@ import pytest
 
 from krunpy.core.errors import HostError
 from krunpy.formats.krun_kernel import wrap_kernel
+from krunpy.runtime.krun_machine import PANIC
 from krunpy.vmm.files import make_sealed_file
 from krunpy.vmm.libkrun import build_argv
 from krunpy.vmm.libkrun_abi import PROTOTYPES, Libkrun
 from krunpy.vmm.libkrun_bundle import load_bundle_kernel
 from krunpy.vmm.libkrun_child import STATUS
 from krunpy.vmm.libkrun_find import find_libraries, require_libkrunfw
-from krunpy.vmm.libkrun_spec import KrunSpec
+from krunpy.vmm.libkrun_spec import KrunSpec, Share
 
 pytestmark = [
     pytest.mark.vm,
@@ -96,7 +97,7 @@ def machine(tmp_path, kernel):
     inode = os.open(tmp_path / "sock", os.O_PATH)
     files = [kernel, boot, inode]
 
-    def start(files=files, **more):
+    def start(files=files, timeout=60, **more):
         given = {
             "libraries": LIBRARIES, "memory_mib": 256, "cpus": 1, "cmdline": "console=hvc0 panic=-1 reboot=k",
             "kernel_fd": 0, "boot_fd": 1, "channel_fd": 2, "disk_fd": None,
@@ -104,7 +105,9 @@ def machine(tmp_path, kernel):
         words = build_argv(KrunSpec(**{**given, **more}))
         for index, file in enumerate(files):
             words = [word.replace(f"{{fd{index}}}", str(file)) for word in words]
-        return subprocess.run(words, pass_fds=files, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            words, pass_fds=files, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     start.files = files
     yield start
@@ -128,6 +131,20 @@ def test_a_kernel_that_is_none_is_an_error(machine):
 
     assert done.returncode == STATUS
     assert "cannot call krun_start_enter" in done.stderr
+
+
+def test_a_thread_of_libkrun_that_panics_leaves_the_machine_hanging_with_the_word_the_shim_ends_it_for(
+    machine,
+):
+    file = make_sealed_file("share", b"")  # no directory
+
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        machine(
+            [*machine.files, file], shares=(Share(tag="krun0", directory=3, is_read_only=True),), timeout=20
+        )
+
+    os.close(file)
+    assert PANIC in (caught.value.stderr or b"").decode(), caught.value.stderr
 
 
 def test_more_memory_than_an_address_space_is_an_error_or_a_crash_of_the_machine_alone(machine):

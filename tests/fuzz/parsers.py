@@ -15,6 +15,7 @@ from krunpy.attest.policy_sections import load_policy_document, parse_policies
 from krunpy.attest.refusal import Refusal
 from krunpy.attest.tdx_evidence import read_tdx_evidence
 from krunpy.core.errors import FormatError
+from krunpy.core.octets import Secret
 from krunpy.formats import (
     authenticode,
     bzimage,
@@ -23,8 +24,15 @@ from krunpy.formats import (
     eventlog_dstack,
     evidence_encodings,
     evidence_hcl,
+    ext4_parse,
+    ext4_parse_inode,
+    ext4_parse_xattr,
     frames,
+    krun_footer,
+    luks1_parse,
     luks2_parse,
+    luks_open,
+    luks_open_slots,
     modinfo,
     ovmf,
     pck_chain,
@@ -45,16 +53,18 @@ from krunpy.formats import (
 from krunpy.formats.canonical import parse_canonical
 from krunpy.formats.disk import parse_disk
 from krunpy.formats.evidence_sev import SnpEvidence, make_sev_evidence
+from krunpy.formats.luks2 import HEADER_SIZE, build_header
 from krunpy.formats.manifest import parse_manifest
 from krunpy.formats.snp_certs import CertKind, pack_cert_table, pack_evidence
 from krunpy.formats.snp_report import pack_report
-from tests.fakes import intel_collateral, intel_pki
+from tests.fakes import ext4_samples, intel_collateral, intel_pki
 from tests.fakes.amd import FakeChip
 from tests.fakes.azure import make_document, make_quote, make_runtime_data
 from tests.fakes.firmware import build_sev_firmware
 from tests.fakes.intel import FakePlatform
 from tests.fakes.pe import build_pe
 from tests.fakes.tdvf import build_tdvf
+from tests.unit.image.legacydisks import make_luks1
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +144,11 @@ def _extensions() -> list[bytes]:
 POLICY = b"[snp]\nvmpl = [0, 1]\nmin_abi = [1, 55]\n[snp.min_reported_tcb.Milan]\nsnp = 20\n[tdx]\n"
 DISK = _json({"block_size": 4096, "cipher": "a", "data_blocks": 1, "filesystem": "erofs", "key_size": 64})
 
+
+def _luks2() -> bytes:
+    return build_header(Secret(bytes(64)), 4096)[:HEADER_SIZE]
+
+
 PARSERS: dict[str, Parser] = {
     "authenticode.hash_authenticode": Parser(
         parse=authenticode.hash_authenticode, examples=lambda: [build_pe([b"text"])]
@@ -168,6 +183,30 @@ PARSERS: dict[str, Parser] = {
     "evidence_sev.parse_sev_evidence": Parser(
         parse=partial(_read_fields, evidence_encodings.parse_sev_evidence), examples=lambda: _encodings()[6:7]
     ),
+    "ext4_parse.parse_superblock": Parser(
+        parse=ext4_parse.parse_superblock, examples=lambda: [ext4_samples.superblock()]
+    ),
+    "ext4_parse.parse_inode_table": Parser(
+        parse=partial(ext4_parse.parse_inode_table, ext4_samples.parsed(), 0), examples=lambda: [bytes(32)]
+    ),
+    "ext4_parse_inode.parse_directory": Parser(
+        parse=ext4_samples.list_directory, examples=lambda: [b"\x0c\0\0\0\0\4\1\1a".ljust(1024, b"\0")]
+    ),
+    "ext4_parse_inode.parse_extents": Parser(
+        parse=lambda data: ext4_parse_inode.parse_extents(data, ext4_samples.inode(), None),
+        examples=lambda: [ext4_samples.EXTENTS],
+    ),
+    "ext4_parse_inode.parse_inode": Parser(
+        parse=lambda data: ext4_parse_inode.parse_inode(data, 12, None), examples=lambda: [ext4_samples.INODE]
+    ),
+    "ext4_parse_xattr.parse_xattr_block": Parser(
+        parse=lambda data: ext4_parse_xattr.parse_xattr_block(data, 9, None),
+        examples=lambda: [ext4_samples.XATTR_BLOCK],
+    ),
+    "ext4_parse_xattr.parse_xattrs_after_inode": Parser(
+        parse=lambda data: ext4_parse_xattr.parse_xattrs_after_inode(data, 12),
+        examples=lambda: [ext4_samples.XATTRS],
+    ),
     "frames.parse_evidence": Parser(parse=frames.parse_evidence, examples=lambda: [bytes(8)]),
     "frames.parse_exit": Parser(parse=frames.parse_exit, examples=lambda: [bytes(4)]),
     "frames.parse_failure": Parser(parse=frames.parse_failure, examples=lambda: [bytes(4) + b"why"]),
@@ -179,6 +218,22 @@ PARSERS: dict[str, Parser] = {
     "frames.parse_started": Parser(parse=frames.parse_started, examples=lambda: [bytes(16)]),
     "frames.parse_stdin_ack": Parser(parse=frames.parse_stdin_ack, examples=lambda: [bytes(4)]),
     "frames.parse_text": Parser(parse=frames.parse_text, examples=lambda: [b"text"]),
+    "krun_footer.parse_footer": Parser(
+        parse=krun_footer.parse_footer, examples=lambda: [b"{}KRUN\2\0\0\0\0\0\0\0"]
+    ),
+    "krun_footer.parse_krun_config": Parser(
+        parse=krun_footer.parse_krun_config,
+        examples=lambda: [b'{"workload_id":"a","cpus":1,"ram_mib":1,"tee":"snp"}'],
+    ),
+    "luks1_parse.parse_luks1_volume": Parser(
+        parse=luks1_parse.parse_luks1_volume, examples=lambda: [make_luks1()[:592]]
+    ),
+    "luks_open.parse_volume": Parser(
+        parse=luks_open.parse_volume, examples=lambda: [make_luks1()[:592], _luks2()]
+    ),
+    "luks_open_slots.parse_luks2_volume": Parser(
+        parse=luks_open_slots.parse_luks2_volume, examples=lambda: [_luks2()]
+    ),
     "luks2_parse.parse_header": Parser(
         parse=luks2_parse.parse_header, examples=lambda: [b"LUKS\xba\xbe\0\2".ljust(16384, b"\0")]
     ),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from krunpy.runtime.machine import Machine
     from krunpy.runtime.vm_shares import Shares
 
-PANIC = "' panicked at "  # libkrun's threads are Rust's: one that panics leaves the others waiting for it
+PANIC = " panicked at "  # libkrun's threads are Rust's: one that panics leaves the others waiting for it
 _KERNEL, _BOOT, _CHANNEL, _DISK, _FIRST_SHARED = 1, 2, 3, 4, 5  # among the machine's descriptors
 
 

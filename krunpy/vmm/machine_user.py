@@ -7,11 +7,11 @@ Source: credentials(7), capabilities(7), user_namespaces(7); the range is left f
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError
 from krunpy.core.linux import set_no_new_privileges
 
+TYPE_CHECKING = False  # typing itself costs memory, and time before a machine starts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

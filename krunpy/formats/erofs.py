@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
+from krunpy.formats.crc32c import CRC32C_START, fold_crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -178,30 +179,9 @@ def pack_superblock(*, root_nid: int, inodes: int, blocks: int, meta_block: int)
         _MAGIC, 0, _COMPAT_CHECKSUM | _COMPAT_MTIME, BLOCK_SIZE.bit_length() - 1, 0, root_nid, inodes, 0, 0,
         blocks, meta_block, 0, b"", b"", 0, 0, 0, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
-    checksum = _crc32c(block[SUPERBLOCK_OFFSET:])
+    checksum = fold_crc32c(CRC32C_START, block[SUPERBLOCK_OFFSET:])
     struct.pack_into("<I", block, SUPERBLOCK_OFFSET + 4, checksum)
     return bytes(block)
-
-
-def _make_crc_table() -> tuple[int, ...]:
-    table = []
-    for index in range(256):
-        value = index
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _make_crc_table()
-
-
-def _crc32c(data: bytes | bytearray) -> int:
-    """Return CRC-32C as the kernel's crc32c(~0, data): without the final inversion."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value = (value >> 8) ^ _CRC_TABLE[(value ^ byte) & 0xFF]
-    return value
 
 
 def _shown(name: bytes) -> str:

@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from krunpy.core.errors import FormatError
+from krunpy.formats.crc32c import CRC32C_START, fold_crc32c
 
 SUPERBLOCK_OFFSET = 1024  # bytes from the start of the volume
 SUPERBLOCK_SIZE = 1024  # bytes
@@ -46,7 +47,6 @@ _CLEAN, _WITH_ERRORS = 1, 2
 _CRC32C = 1
 _SMALLEST_INODE = 128  # bytes
 _GROUPS_LIMIT = 1 << 20  # 128 TiB in groups of 128 MiB; the descriptors are 64 MiB
-_TABLE = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +144,12 @@ def _find_seed(data: bytes, incompatible: int) -> int | None:
         return None
     if data[0x175] != _CRC32C:
         raise FormatError(WHAT, why=f"checksum type: seen {data[0x175]}, wanted {_CRC32C}, crc32c")
-    seen, wanted = _u32(data, _CHECKSUM_AT), fold_crc32c(0xFFFFFFFF, data[:_CHECKSUM_AT])
+    seen, wanted = _u32(data, _CHECKSUM_AT), fold_crc32c(CRC32C_START, data[:_CHECKSUM_AT])
     if seen != wanted:
         raise FormatError(WHAT, why=f"checksum of the superblock: seen {seen:#x}, wanted {wanted:#x}")
     if incompatible & _FEATURE_CSUM_SEED:
         return _u32(data, 0x270)
-    return fold_crc32c(0xFFFFFFFF, data[0x68:0x78])
+    return fold_crc32c(CRC32C_START, data[0x68:0x78])
 
 
 def _require_sizes(block: Superblock) -> None:
@@ -197,27 +197,6 @@ def parse_inode_table(superblock: Superblock, group: int, data: bytes) -> int:
     if not superblock.first_block < table <= superblock.blocks - size:
         raise FormatError(WHAT, why=f"the inode table of group {group} is at block {table}, outside")
     return table
-
-
-def _make_table() -> _TABLE:
-    table = []
-    for index in range(256):
-        value = index
-        for _ in range(8):
-            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _make_table()
-
-
-def fold_crc32c(value: int, data: bytes) -> int:
-    """Return CRC-32C over more bytes, without the final inversion, as ext4 has it. value: of the bytes before."""
-    table = _CRC_TABLE
-    for byte in data:
-        value = (value >> 8) ^ table[(value ^ byte) & 0xFF]
-    return value
 
 
 def _u16(data: bytes, offset: int) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.ext4_parse import WHAT, fold_crc32c
+from krunpy.formats.crc32c import fold_crc32c
+from krunpy.formats.ext4_parse import WHAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.ext4_parse import WHAT, fold_crc32c
+from krunpy.formats.crc32c import fold_crc32c
+from krunpy.formats.ext4_parse import WHAT
 
 _MAGIC = 0xEA020000
 _BLOCK_HEADER = 32  # bytes

@@ -13,12 +13,16 @@ import hashlib
 import json
 import struct
 import uuid
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from krunpy.core.octets import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PAYLOAD_OFFSET = 1024 * 1024  # bytes: both headers and the keyslot area
 HEADER_SIZE = 16384  # bytes, each of the two headers with its JSON area
@@ -152,11 +156,15 @@ def _split_key(key: Secret) -> bytes:
     return noise + exclusive_or(mixed, key.reveal())
 
 
-def diffuse(block: bytes) -> bytes:
-    """Return the diffusion step of the split: SHA-256 of each 32 bytes with their number before them."""
-    parts = [block[start : start + 32] for start in range(0, len(block), 32)]
+def diffuse(block: bytes, make_hash: Callable[[bytes], hashlib._Hash] = hashlib.sha256) -> bytes:
+    """Return the diffusion step of the split: each digest-sized part hashed with its number before it.
+
+    The last is cut to what is left.
+    """
+    size = make_hash(b"").digest_size
+    parts = [block[start : start + size] for start in range(0, len(block), size)]
     numbered = (index.to_bytes(4, "big") + part for index, part in enumerate(parts))
-    return b"".join(hashlib.sha256(item).digest() for item in numbered)
+    return b"".join(make_hash(item).digest() for item in numbered)[: len(block)]
 
 
 def exclusive_or(left: bytes, right: bytes) -> bytes:

@@ -22,8 +22,8 @@ from krunpy.core.errors import FormatError
 from krunpy.core.octets import Secret
 from krunpy.formats.luks1_parse import HEADER_SIZE as LUKS1_HEADER_SIZE
 from krunpy.formats.luks1_parse import MAGIC, parse_luks1_volume
-from krunpy.formats.luks2 import exclusive_or
-from krunpy.formats.luks_open_slots import HASHES, Argon2, Keyslot, Pbkdf2, Volume, parse_luks2_volume
+from krunpy.formats.luks2 import diffuse, exclusive_or
+from krunpy.formats.luks_open_slots import Argon2, Keyslot, Pbkdf2, Volume, parse_luks2_volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,16 +117,5 @@ def merge_key(split: bytes, key_size: int, hash_name: str) -> bytes:
     mixed = bytes(key_size)
     last = len(split) - key_size
     for start in range(0, last, key_size):
-        mixed = _diffuse(exclusive_or(mixed, split[start : start + key_size]), hash_name)
+        mixed = diffuse(exclusive_or(mixed, split[start : start + key_size]), getattr(hashlib, hash_name))
     return exclusive_or(mixed, split[last:])
-
-
-def _diffuse(block: bytes, hash_name: str) -> bytes:
-    """Return each digest-sized part hashed with its number before it; the last is cut to what is left."""
-    size = HASHES[hash_name]
-    parts = [block[start : start + size] for start in range(0, len(block), size)]
-    hashed = [
-        hashlib.new(hash_name, index.to_bytes(4, "big") + part).digest()[: len(part)]
-        for index, part in enumerate(parts)
-    ]
-    return b"".join(hashed)

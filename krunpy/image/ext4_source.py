@@ -14,6 +14,7 @@ from krunpy.core.errors import BundleError, FormatError
 from krunpy.formats.ext4_read import BlockMeter, Filesystem
 from krunpy.image import limits
 from krunpy.image.blob import Meter
+from krunpy.image.dirwalk import KINDS
 from krunpy.image.limits import DEFAULT_LIMITS, Limits
 from krunpy.image.normal import normalise_tree, require_contents
 from krunpy.image.tree import CHUNK_SIZE, Node, NodeKind, refuse, walk_tree
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
 
 WHAT = "the ext4 file system"
 LOST = b"lost+found"
-_KINDS = {
-    stat.S_IFREG: NodeKind.FILE,
-    stat.S_IFDIR: NodeKind.DIRECTORY,
-    stat.S_IFLNK: NodeKind.SYMLINK,
-    stat.S_IFCHR: NodeKind.CHAR,
-    stat.S_IFBLK: NodeKind.BLOCK,
-    stat.S_IFIFO: NodeKind.FIFO,
-    stat.S_IFSOCK: NodeKind.SOCKET,
-}
 _TIMED = (NodeKind.FILE, NodeKind.SYMLINK, NodeKind.DIRECTORY)
 _SHORT_DEVICE = 8  # bits of each number in the old form of a device
 
@@ -172,7 +164,7 @@ class _TreeReader:
 
     def _make_node(self, number: int, path: bytes) -> Node:
         inode = self._filesystem.read_inode(number)
-        kind = _KINDS.get(stat.S_IFMT(inode.mode))
+        kind = KINDS.get(stat.S_IFMT(inode.mode))
         if kind is None:
             raise refuse(WHAT, path, f"has the unknown type {inode.mode:#o}")
         for what, value in (("owner", inode.uid), ("group", inode.gid)):

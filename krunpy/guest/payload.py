@@ -17,7 +17,7 @@ from krunpy.core.files import load_bounded
 from krunpy.formats.narrow import Fields
 from krunpy.guest import libkrun
 from krunpy.guest.initrd import build_manifest_member
-from krunpy.guest.kernel import MAX_KERNEL
+from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL
 from krunpy.tee.detect import TeeKind
 
 
@@ -60,7 +60,6 @@ class GuestPayload:
     firmware: empty for libkrun. kernel: a bzImage, for libkrun an ELF file. initrd: for libkrun the boot volume.
     """
 
-    vmm: VmmKind = VmmKind.QEMU
     firmware: bytes
     kernel: bytes
     initrd: bytes
@@ -100,7 +99,10 @@ def load_guest(
         )
     if tee is not TeeKind.SOFTWARE and not digests.has(names[-1]):
         raise _make_lacking(tee)
-    parts = [load_bounded(os.path.join(folder, name), MAX_KERNEL) for name in names]
+    limits = (MAX_KERNEL, MAX_KERNEL, MAX_FIRMWARE)
+    parts = [
+        load_bounded(os.path.join(folder, name), limit) for name, limit in zip(names, limits, strict=False)
+    ]
     kernel = description.take_fields("kernel" if vmm is VmmKind.QEMU else "krun_kernel")
     return Guest(
         tee=tee,
@@ -179,6 +181,4 @@ def assemble_class_payload(guest: Guest) -> GuestPayload:
 
 
 def _assemble(guest: Guest, initrd: bytes) -> GuestPayload:
-    return GuestPayload(
-        vmm=guest.vmm, firmware=guest.firmware, kernel=guest.kernel, initrd=initrd, cmdline=guest.cmdline
-    )
+    return GuestPayload(firmware=guest.firmware, kernel=guest.kernel, initrd=initrd, cmdline=guest.cmdline)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
+from krunpy.formats.krun_bundle import INITRD_GPA, QBOOT_SIZE
 from krunpy.formats.launch_digest import PAGE_SIZE, VMSA_GPA, PageType
 from krunpy.formats.vmsa_libkrun import VmsaVariant, build_libkrun_vmsa
 from krunpy.measure.launch import LaunchPage, fold_pages
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
 
     from krunpy.core.octets import LaunchDigest
 
-QBOOT_SIZE = 0x10000  # bytes
 DEFAULT_KERNEL_GPA = 0x1000000
 MOST_VCPUS = 255
 
-_QBOOT_GPA, _INITRD_GPA, _ZERO_PAGE_GPA = 0xFFFF0000, 0xA00000, 0x7000
+_QBOOT_GPA, _ZERO_PAGE_GPA = 0xFFFF0000, 0x7000
 _SECRETS_GPA, _CPUID_GPA = 0x5000, 0x6000
 _TABLE_GPAS = range(0x8000, 0xF000, PAGE_SIZE)
 _CMDLINE_GPA, _CMDLINE_SIZE = 0x20000, 0x200
@@ -57,11 +57,6 @@ class LibkrunLaunch:
     variant: VmsaVariant = VmsaVariant.C
 
 
-def pad_to_pages(contents: bytes) -> bytes:
-    """Return contents with zero bytes up to the next multiple of 4096, as a bundle has to hold them."""
-    return contents + bytes(-len(contents) % PAGE_SIZE)
-
-
 def _refuse(why: str) -> FormatError:
     return FormatError("cannot measure the libkrun launch", why=why)
 
@@ -74,9 +69,9 @@ def _require(launch: LibkrunLaunch) -> None:
             raise _refuse(f"seen {len(contents)} bytes of {name}, wanted pages of 4096")
     if launch.kernel_gpa % PAGE_SIZE or not 0 <= launch.kernel_gpa < _LOW_MEMORY_END:
         raise _refuse(f"seen kernel at {launch.kernel_gpa:#x}, wanted a multiple of 4096 in low memory")
-    end = _INITRD_GPA + len(launch.initrd)
-    if launch.kernel_gpa < end and launch.kernel_gpa + len(launch.kernel) > _INITRD_GPA:
-        room = max(launch.kernel_gpa - _INITRD_GPA, 0)
+    end = INITRD_GPA + len(launch.initrd)
+    if launch.kernel_gpa < end and launch.kernel_gpa + len(launch.kernel) > INITRD_GPA:
+        room = max(launch.kernel_gpa - INITRD_GPA, 0)
         raise _refuse(f"seen an initrd of {len(launch.initrd)} bytes, there are {room} below the kernel")
     if not 1 <= launch.vcpus <= MOST_VCPUS:
         raise _refuse(f"seen {launch.vcpus} vCPUs, wanted 1 to {MOST_VCPUS}")
@@ -107,7 +102,7 @@ def build_zero_page(*, vcpus: int, memory_mib: int, initrd_size: int) -> bytes:
     struct.pack_into("<H", page, 0x1FE, 0xAA55)
     struct.pack_into("<4s", page, 0x202, b"HdrS")
     page[0x210] = 0xFF  # type_of_loader
-    struct.pack_into("<II", page, 0x218, _INITRD_GPA, initrd_size)
+    struct.pack_into("<II", page, 0x218, INITRD_GPA, initrd_size)
     struct.pack_into("<I", page, 0x228, _CMDLINE_GPA)
     struct.pack_into("<I", page, 0x230, _KERNEL_ALIGNMENT)
     struct.pack_into("<I", page, 0x238, _CMDLINE_SIZE)
@@ -124,7 +119,7 @@ def iter_payload_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:
     _require(launch)
     yield LaunchPage(kind=PageType.NORMAL, gpa=_QBOOT_GPA, contents=launch.qboot)
     yield LaunchPage(kind=PageType.NORMAL, gpa=launch.kernel_gpa, contents=launch.kernel)
-    yield LaunchPage(kind=PageType.NORMAL, gpa=_INITRD_GPA, contents=launch.initrd)
+    yield LaunchPage(kind=PageType.NORMAL, gpa=INITRD_GPA, contents=launch.initrd)
 
 
 def iter_machine_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:

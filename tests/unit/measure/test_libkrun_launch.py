@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from krunpy.core.errors import FormatError
+from krunpy.formats.krun_bundle import pad
+from krunpy.formats.krun_kernel import PAGE_SIZE
 from krunpy.formats.vmsa_libkrun import VmsaVariant, build_libkrun_vmsa
 from krunpy.measure.libkrun import (
     LibkrunLaunch,
@@ -13,7 +15,6 @@ from krunpy.measure.libkrun import (
     fold_payload,
     iter_machine_pages,
     iter_payload_pages,
-    pad_to_pages,
     predict_libkrun_digest,
 )
 
@@ -149,4 +150,4 @@ def test_a_launch_that_libkrun_would_not_do_is_refused(change: dict, why: str) -
 
 
 def test_padding_reaches_the_next_page_and_no_further() -> None:
-    assert [len(pad_to_pages(bytes(size))) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]
+    assert [len(pad(bytes(size), PAGE_SIZE)) for size in (0, 1, 4096, 4097)] == [0, 4096, 4096, 8192]

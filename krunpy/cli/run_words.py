@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from krunpy.core.settings import CHOICES
 from krunpy.runtime.plan import Plan
 
 if TYPE_CHECKING:
@@ -35,9 +36,6 @@ FLAGS = {
     "--no-host-settings": "no_host_settings",
     "--read-only": "read_only",
 }
-_MANIFEST_IN = ("initrd", "host-data")
-TEES = ("", "auto", "software", "snp", "tdx")
-VMMS = ("", "auto", "qemu", "libkrun")
 _MOST_CPUS = 64
 _MOST_DIGITS = 9
 
@@ -82,9 +80,9 @@ def parse_run(words: Sequence[str]) -> Wanted | None:
         not free
         or not all(_is_number(text) for text in numbers.values())
         or int(numbers["cpus"]) > _MOST_CPUS
-        or texts.get("tee", "") not in TEES
-        or texts.get("vmm", "") not in VMMS
-        or texts.get("manifest_in", "initrd") not in _MANIFEST_IN
+        or (texts.get("tee") or "auto") not in CHOICES["tee"]
+        or (texts.get("vmm") or "auto") not in CHOICES["vmm"]
+        or texts.get("manifest_in", "initrd") not in CHOICES["manifest_in"]
     ):
         return None
     plan = _make_plan(free, texts, lists, numbers, flags)

@@ -21,7 +21,7 @@ _LIMIT = 1024 * 1024  # bytes
 _MOST_DIGITS = 9
 _PATHS = ("data_dir", "cache_dir", "guest_dir", "token_file", "ca_file", "libkrun", "libkrunfw")
 _RANGES = {"cpus": (1, 64), "memory_mib": (128, 1024 * 1024), "boot_timeout_s": (1, 24 * 3600)}
-_CHOICES = {
+CHOICES = {
     "accel": ("auto", "tcg", "kvm"),
     "tee": ("auto", "software", "snp", "tdx"),
     "vmm": ("auto", "qemu", "libkrun"),
@@ -133,6 +133,6 @@ def _find_fault(name: str, value: object, kind: type) -> str:
         return "text"
     if value and name in _PATHS and (not value.startswith("/") or "\0" in value):
         return "an absolute path"
-    if name in _CHOICES and value not in _CHOICES[name]:
-        return " or ".join(_CHOICES[name])
+    if name in CHOICES and value not in CHOICES[name]:
+        return " or ".join(CHOICES[name])
     return ""

@@ -6,10 +6,10 @@ import typer.main
 from krunpy.cli import run_words
 from krunpy.cli.app import app
 from krunpy.cli.context import make_globals
-from krunpy.cli.run import TeeWish, run
+from krunpy.cli.run import TeeWish, VmmWish, run
 from krunpy.cli.run_plan import prepare_run
 from krunpy.cli.run_words import parse_run
-from krunpy.core.settings import _CHOICES
+from krunpy.core.settings import CHOICES
 from krunpy.runtime.plan import Plan
 
 
@@ -102,5 +102,10 @@ def test_the_tee_reaches_the_launcher_in_place_of_the_setting(tee, tmp_path, mon
     assert environment["KRUNPY_TEE"] == (tee or "tdx")
 
 
-def test_the_words_for_a_tee_are_those_of_the_setting():
-    assert set(run_words.TEES) - {""} == set(TeeWish) == set(_CHOICES["tee"])
+def test_the_words_for_a_tee_and_a_vmm_are_those_of_the_settings():
+    assert set(TeeWish) == set(CHOICES["tee"])
+    assert set(VmmWish) == set(CHOICES["vmm"])
+    for option in ("tee", "vmm"):
+        for word in ("", *CHOICES[option]):
+            assert getattr(run_words.parse_run([f"--{option}", word, "SOURCE"]), option) == word
+        assert run_words.parse_run([f"--{option}", "other", "SOURCE"]) is None

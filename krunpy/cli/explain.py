@@ -157,6 +157,8 @@ def print_record(record: dict[str, object], *, is_whole: bool = False) -> None:
     bound = _BINDINGS.get(str(record.get("manifest_in")))
     if bound:
         print(f"manifest {str(record.get('manifest_hash'))[:16]} is bound by {bound}")
+    elif record.get("outcome") == "released" and not record.get("manifest_hash"):
+        print("no manifest is bound (reference-kbs): the evidence names the machine, and not its disk")
     rows = _list_checks(record)
     if not rows:
         return
@@ -190,7 +192,7 @@ def _print_digest_cause(changes: tuple[Change, ...] | None, tried: int) -> None:
         print(
             "cause:  no vCPU count, CPU model, kernel, initrd, command line or firmware known here explains it"
         )
-        print("        (memory is not part of this digest)")
+        print("        (memory is part of this digest only under libkrun)")
         print("fix:    find out what the host loaded; `krunpy guest show` checks the guest's own parts")
         return
     for change in changes:

@@ -1,26 +1,24 @@
-"""`krunpy server`: run the attestation server and look after its tokens."""
+"""`krunpy server`: run the attestation server and look after its tokens; invitations are in `server_invitation`."""
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import print_error, print_json, print_table
-from krunpy.core.errors import HostError, UsageError
+from krunpy.cli.server_invitation import app as invitations
+from krunpy.cli.server_store import DataOption, format_time, open_store, tell_time
+from krunpy.core.errors import UsageError
 from krunpy.runtime.collateral import open_server_collateral
 from krunpy.runtime.embedded import authority_directory, store_of
-
-if TYPE_CHECKING:
-    from krunpy.server.database import Database
 
 app = typer.Typer(no_args_is_help=True, help="Run the attestation server and manage its tokens.")
 tokens = typer.Typer(no_args_is_help=True, help="Tokens that may register, read or administer.")
 app.add_typer(tokens, name="token")
-DataOption = Annotated[str, typer.Option("--data-dir", help="The store.", show_default="DATA/server")]
+app.add_typer(invitations, name="invitation")
 
 
 @app.command()
@@ -40,6 +38,17 @@ def run(
     unsafe_plain_http: Annotated[
         bool, typer.Option("--unsafe-plain-http", help="Listen beyond loopback without TLS.")
     ] = False,
+    enable_reference_kbs: Annotated[
+        bool,
+        typer.Option(
+            "--enable-reference-kbs",
+            help="Also serve images of buildah mkcw to libkrun 1.7 to 1.19, in their dialect; see limits.md.",
+        ),
+    ] = False,
+    reference_kbs_socket: Annotated[
+        str,
+        typer.Option(metavar="PATH", help="With it: register such images at this Unix socket, yours alone."),
+    ] = "",
     log_file: Annotated[
         str, typer.Option(metavar="FILE", help="One JSON line an event; default: stderr.")
     ] = "",
@@ -65,6 +74,8 @@ def run(
             allows_plain_http=unsafe_plain_http,
             tls_certificate=tls_cert,
             tls_key=tls_key,
+            serves_reference_kbs=enable_reference_kbs,
+            reference_kbs_socket=reference_kbs_socket,
             log_file=log_file,
         ),
         collateral=open_server_collateral(settings, print_error),
@@ -83,8 +94,8 @@ def create(
 
     if role not in [item.value for item in Role]:
         raise UsageError(f'cannot make a token of role "{role}"', why="wanted admin, registrar or reader")
-    token, now_s = make_token(), _now_s()
-    with _open(context, data_dir).change() as connection:
+    token, now_s = make_token(), tell_time()
+    with open_store(context, data_dir).change() as connection:
         add_token(connection, token, Role(role), now_s=now_s, expires_at=now_s + days * 86400 if days else 0)
     print(token.reveal().decode())
 
@@ -98,13 +109,13 @@ def list_all(
     """List tokens by name, role and expiry."""
     from krunpy.server.tokens import list_tokens
 
-    with _open(context, data_dir).look() as connection:
+    with open_store(context, data_dir).look() as connection:
         found = list_tokens(connection)
     if json:
         print_json("tokens", found)
         return
     rows = [
-        [str(item["id"]), str(item["role"]), _time(item["created_at"]), _time(item["expires_at"])]
+        [str(item["id"]), str(item["role"]), format_time(item["created_at"]), format_time(item["expires_at"])]
         for item in found
     ]
     print_table(["token", "role", "created", "expires"], rows)
@@ -115,21 +126,8 @@ def rm(context: typer.Context, name: Annotated[str, typer.Argument()], data_dir:
     """Remove a token by its name."""
     from krunpy.server.tokens import remove_token
 
-    with _open(context, data_dir).change() as connection:
+    with open_store(context, data_dir).change() as connection:
         remove_token(connection, name)
-
-
-def _open(context: typer.Context, data_dir: str) -> Database:
-    from krunpy.server.broker import DATABASE_FILE
-    from krunpy.server.database import Database
-
-    directory = os.path.abspath(data_dir or store_of(settings_of(context)))
-    path = os.path.join(directory, DATABASE_FILE)
-    if not os.path.exists(path):
-        raise HostError(
-            f"cannot open the store {directory}", why="there is none", next="start the server once"
-        )
-    return Database(path)
 
 
 def _directory(path: str) -> str:
@@ -137,11 +135,3 @@ def _directory(path: str) -> str:
 
     make_private_directory(path)
     return os.path.abspath(path)
-
-
-def _now_s() -> int:
-    return int(datetime.now(UTC).timestamp())
-
-
-def _time(value: object) -> str:
-    return f"{datetime.fromtimestamp(int(str(value)), UTC):%Y-%m-%d %H:%M}" if value else "never"

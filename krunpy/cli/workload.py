@@ -178,7 +178,7 @@ def list_workloads(context: typer.Context, json: JsonFlag = False) -> None:
             str(item.get("released")),
             "no limit" if item.get("uses_left") is None else str(item.get("uses_left")),
             _time(item.get("updated_at")),
-            str(item.get("manifest_hash"))[:16],
+            str(item.get("manifest_hash"))[:16] or "none (reference-kbs)",
         ]
         for item in found
     ]
@@ -194,12 +194,13 @@ def show(context: typer.Context, workload: WorkloadArgument, json: JsonFlag = Fa
         print_json("workload", found)
         return
     for name in ("id", "status", "manifest_hash", "manifest_in", "released", "uses_left"):
-        print(make_plain(f"{name.replace('_', ' '):14} {found.get(name)}"))
+        value = "none (reference-kbs)" if found.get(name) == "" else found.get(name)
+        print(make_plain(f"{name.replace('_', ' '):14} {value}"))
     for name in ("created_at", "updated_at", "expires_at"):
         print(f"{name.replace('_', ' '):14} {_time(found.get(name))}")
     values = found.get("reference_values")
-    for value in [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []:
-        for line in _describe_value(value):
+    for item in [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []:
+        for line in _describe_value(item):
             print(make_plain(line))
 
 

@@ -125,15 +125,18 @@ class EvidenceCollateral:
         self._client = client
         self._note = note
 
-    def complete_snp(self, payload: bytes) -> bytes | None:
-        """Return a payload with the VCEK that it came without; as it is, if AMD could not have one for it."""
+    def complete_snp(self, payload: bytes, product: Product | None) -> bytes | None:
+        """Return a payload with the VCEK that it came without; as it is, if AMD could not have one for it.
+
+        product: for a report that does not say it.
+        """
         try:
             raw, table = parse_evidence(payload)
             blobs = parse_cert_table(table).blobs
             report = parse_report(raw)
             if report.signing_key is not SigningKey.VCEK or CertKind.VCEK in blobs:
                 return payload
-            vcek = _name_vcek(report, _find_product(report, blobs, None))
+            vcek = _name_vcek(report, _find_product(report, blobs, product))
         except FormatError:
             return payload
         contents = self._ask(lambda: self._client.fetch(vcek).contents)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -18,7 +18,22 @@ from krunpy.core.errors import HostError, KrunpyError
 from krunpy.core.octets import Secret
 from krunpy.server import handlers
 from krunpy.server.documents import encode_document
-from krunpy.server.http import MAX_BODY, Answer, Call, RefusedCallError, describe_error, make_error
+from krunpy.server.http import (
+    MAX_BODY,
+    Answer,
+    Call,
+    PlainAnswer,
+    RefusedCallError,
+    describe_error,
+    make_error,
+)
+from krunpy.server.reference_kbs import (
+    KBS_ROUTES,
+    KBS_SOCKET_ROUTES,
+    admit_invited,
+    describe_plainly,
+    to_text,
+)
 from krunpy.server.throttle import WRONG_TOKENS, Throttle
 from krunpy.server.tokens import Role, allows, find_role
 
@@ -28,8 +43,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from krunpy.server.broker import Broker
+    from krunpy.server.reference_kbs import KbsHandler
 
     Handler: TypeAlias = Callable[[Broker, Call, Role | None], Answer]
+    _Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 # method, path, who may call it (None: anyone), handler
 ROUTES: tuple[tuple[str, str, Role | None, Handler], ...] = (
@@ -47,6 +64,8 @@ ROUTES: tuple[tuple[str, str, Role | None, Handler], ...] = (
     ("GET", "/v1/attestations/{id}", Role.READER, handlers.show_attestation),
 )
 SIMULATED_HEADER = "X-Krunpy-Simulated"
+_Admitted = TypeVar("_Admitted")
+_Result = TypeVar("_Result")
 _MAX_TOKEN = 256  # characters
 _THREADS = 8
 _CLOSING = frozenset({400, 401, 403, 408, 413, 429})  # the body may not have been read
@@ -60,40 +79,114 @@ class AppLimits:
     body_bytes: int = MAX_BODY
 
 
-def make_app(broker: Broker, limits: AppLimits | None = None) -> ASGIApp:
-    """Return the ASGI application over an open broker."""
-    throttle = Throttle(broker.now_s, WRONG_TOKENS)
-    threads = ThreadPoolExecutor(_THREADS, "krunpy-server")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _House:
+    """What every endpoint of an application shares."""
 
-    def make_endpoint(role: Role | None, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        async def endpoint(request: Request) -> Response:
-            answer = await _answer(request, role, handler)
-            return _encode(answer)
+    broker: Broker
+    limits: AppLimits
+    throttle: Throttle
+    threads: ThreadPoolExecutor
 
-        return endpoint
-
-    async def _answer(request: Request, role: Role | None, handler: Handler) -> Answer:
-        loop = asyncio.get_running_loop()
+    async def read(self, request: Request, admit: Callable[[Call], _Admitted]) -> tuple[Call, _Admitted]:
+        """Return the whole call, and what `admit` returned; no body is read of a call that is not admitted."""
         call = Call(
             names=request.path_params,
             query=dict(request.query_params),
             authorization=request.headers.get("authorization", ""),
+            cookies=tuple(request.headers.getlist("cookie")),
+            base=f"{request.url.scheme}://{request.headers.get('host', '')}",
             remote=request.client.host if request.client else "",
         )
+        admitted = await self.run(lambda: admit(call))
+        body = await _read_body(request, self.limits)
+        return replace(call, body=body, authorization=""), admitted
+
+    async def run(self, work: Callable[[], _Result]) -> _Result:
+        """Do what may wait for the store in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+
+def make_app(
+    broker: Broker, limits: AppLimits | None = None, *, serves_reference_kbs: bool = False
+) -> ASGIApp:
+    """Return the ASGI application over an open broker.
+
+    serves_reference_kbs: also to guests of libkrun 1.7 to 1.19, in their dialect.
+    """
+    house = _open_house(broker, limits)
+    table: list[tuple[str, str, _Endpoint]] = [
+        (method, path, _make_endpoint(house, role, handler)) for method, path, role, handler in ROUTES
+    ]
+    if serves_reference_kbs:
+        table += [(method, path, _make_kbs_endpoint(house, handler)) for method, path, handler in KBS_ROUTES]
+    return _make_router(table)
+
+
+def make_socket_app(broker: Broker, limits: AppLimits | None = None) -> ASGIApp:
+    """Return the application of the reference-kbs dialect's Unix socket: it registers, and nothing else."""
+    house = _open_house(broker, limits)
+    return _make_router(
+        [(method, path, _make_kbs_endpoint(house, handler)) for method, path, handler in KBS_SOCKET_ROUTES]
+    )
+
+
+def _open_house(broker: Broker, limits: AppLimits | None) -> _House:
+    return _House(
+        broker=broker,
+        limits=limits or AppLimits(),
+        throttle=Throttle(broker.now_s, WRONG_TOKENS),
+        threads=ThreadPoolExecutor(_THREADS, "krunpy-server"),
+    )
+
+
+def _make_endpoint(house: _House, role: Role | None, handler: Handler) -> _Endpoint:
+    broker = house.broker
+
+    async def answer(request: Request) -> Answer:
         try:
-            seen = await loop.run_in_executor(threads, require_role, broker, throttle, call, role)
-            body = await _read_body(request, limits or AppLimits())
-            whole = Call(names=call.names, query=call.query, body=body, remote=call.remote)
-            return await loop.run_in_executor(threads, handler, broker, whole, seen)
+            call, seen = await house.read(
+                request, lambda call: require_role(broker, house.throttle, call, role)
+            )
+            return await house.run(lambda: handler(broker, call, seen))
         except RefusedCallError as refused:
             return refused.answer
         except KrunpyError as error:
             _note_failure(broker, error)
             return describe_error(error, to_stranger=role is None)
 
-    by_path: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
-    for method, path, role, handler in ROUTES:
-        by_path.setdefault(path, {})[method] = make_endpoint(role, handler)
+    async def endpoint(request: Request) -> Response:
+        return _encode(await answer(request))
+
+    return endpoint
+
+
+def _make_kbs_endpoint(house: _House, handler: KbsHandler) -> _Endpoint:
+    broker = house.broker
+
+    async def answer(request: Request) -> PlainAnswer:
+        call = Call(remote=request.client.host if request.client else "")
+        try:
+            call, invitation = await house.read(
+                request, lambda call: admit_invited(broker, house.throttle, call)
+            )
+            return await house.run(lambda: handler(broker, call, invitation))
+        except RefusedCallError as refused:
+            return to_text(refused.answer)
+        except KrunpyError as error:
+            _note_failure(broker, error)
+            return to_text(describe_plainly(broker, call, error))
+
+    async def endpoint(request: Request) -> Response:
+        return _encode_plainly(await answer(request))
+
+    return endpoint
+
+
+def _make_router(table: list[tuple[str, str, _Endpoint]]) -> Router:
+    by_path: dict[str, dict[str, _Endpoint]] = {}
+    for method, path, endpoint in table:
+        by_path.setdefault(path, {})[method] = endpoint
     routes = [Route(path, _choose(methods), methods=list(methods)) for path, methods in by_path.items()]
     return Router(routes, redirect_slashes=False, default=_refuse_path)
 
@@ -150,9 +243,16 @@ def _encode(answer: Answer) -> Response:
     )
 
 
-def _choose(
-    methods: dict[str, Callable[[Request], Awaitable[Response]]],
-) -> Callable[[Request], Awaitable[Response]]:
+def _encode_plainly(answer: PlainAnswer) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if answer.cookie:
+        headers["Set-Cookie"] = answer.cookie
+    if answer.status in _CLOSING:
+        headers["Connection"] = "close"
+    return Response(answer.body, answer.status, headers=headers, media_type=answer.media_type)
+
+
+def _choose(methods: dict[str, _Endpoint]) -> _Endpoint:
     async def endpoint(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method](request)
 

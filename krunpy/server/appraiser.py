@@ -12,16 +12,19 @@ if TYPE_CHECKING:
     from krunpy.attest.verify import SnpClaims
     from krunpy.core.octets import Digest32, ReportData
     from krunpy.formats.manifest import ManifestIn
+    from krunpy.formats.snp_tcb import Product
     from krunpy.server.reference import ReferenceValue
     from krunpy.server.refusals import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the evidence has to show. Nothing here is optional.
+    """What the evidence has to show. Nothing here is left out.
 
     tee:              "software", "snp" or "tdx", as the guest said and the manifest allows.
     manifest_in:      HOST_DATA: host_data or mrconfigid has to name manifest_hash; the launch digest does not.
+                      None: the protocol has no manifest, and nothing in the evidence names the workload.
+    product:          where the report cannot say it (SNP, version 2) and the guest does; the chain has to agree.
     reference_values: those of this one workload for this TEE.
     policy:           the registration's.
     now_s:            seconds since 1970.
@@ -30,7 +33,8 @@ class Wanted:
     tee: str
     report_data: ReportData
     manifest_hash: Digest32
-    manifest_in: ManifestIn
+    manifest_in: ManifestIn | None
+    product: Product | None
     reference_values: tuple[ReferenceValue, ...]
     policy: Mapping[str, object]
     now_s: float

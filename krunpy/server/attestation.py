@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from krunpy.attest.verdict import SIMULATED_HEADING
 from krunpy.attest.verify import SimulatedClaims
-from krunpy.core.errors import FormatError, HostError
+from krunpy.core.errors import FormatError
 from krunpy.formats.binding import make_report_data
 from krunpy.formats.manifest import parse_manifest
 from krunpy.server.appraiser import Appraisal, Wanted
-from krunpy.server.ids import make_id
+from krunpy.server.course import (
+    Asked,
+    Course,
+    check_evidence,
+    is_forgotten,
+    keep_record,
+    note_record,
+    take_key,
+    use_up,
+)
 from krunpy.server.mode import Mode
-from krunpy.server.records import add_record
-from krunpy.server.refusals import MESSAGES, Refusal, make_refused_check
+from krunpy.server.refusals import Refusal
 from krunpy.server.release import (
     Recipient,
     Release,
@@ -26,21 +32,14 @@ from krunpy.server.release import (
     make_simulated_release,
     require_guest_key,
 )
-from krunpy.server.sessions import use_session, was_used
-from krunpy.server.workloads import count_release, find_by_manifest, find_sealed_key
+from krunpy.server.sessions import was_used
+from krunpy.server.workloads import find_by_manifest
 
 if TYPE_CHECKING:
     import sqlite3
 
     from krunpy.core.octets import Digest32, PublicKey32, Secret
     from krunpy.server.broker import Broker
-    from krunpy.server.sessions import Session
-    from krunpy.server.workloads import Workload
-
-
-_NOTED = (
-    "id", "time", "workload", "outcome", "error", "detail", "tee", "simulated", "remote", "timings_us",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,19 +69,6 @@ class Outcome:
     refusal: Refusal | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Course:
-    """What is known so far; each step returns a fuller one. The first refusal ends it."""
-
-    refusal: Refusal | None = None
-    detail: str = ""
-    session: Session | None = None
-    workload: Workload | None = None
-    appraisal: Appraisal | None = None
-    release: Release | None = None
-    marks: tuple[tuple[str, float], ...] = ()
-
-
 def attest(broker: Broker, request: AttestRequest) -> Outcome:
     """Return the sealed disk key of the one workload whose manifest was attested, or a refusal.
 
@@ -110,56 +96,47 @@ def attest(broker: Broker, request: AttestRequest) -> Outcome:
     if course.refusal is None:
         course = _check_evidence(broker, request, course)
         course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - begin)))
-    if _is_forgotten(broker, request, course):
-        return _make_outcome("", request, course)
+    if is_forgotten(broker, course, remote=request.remote):
+        return _make_outcome("", request, course, None)
+    release, asked = None, _describe_request(request)
     with broker.database.change() as connection:
-        course = _use_session(course, connection, now_s=int(broker.now_s()))  # 11
+        course = use_up(course, connection, now_s=int(broker.now_s()))  # 11
         if course.refusal is None:
-            course = _release(broker, request, course, connection)  # 12
+            course, release = _release(broker, request, course, connection)  # 12
         course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
-        record = _make_record(broker, request, course)
-        known = course.workload.reference_values if course.workload else ()
-        values = [value.to_document() for value in known]
-        add_record(connection, record, values, kept=broker.limits.records_kept)
-    broker.note({"event": "attest", **{name: record[name] for name in _NOTED}})
-    if course.appraisal is not None and course.appraisal.simulated:
-        broker.note_simulated(f"attestation {record['id']} was {record['outcome']}")
-    return _make_outcome(str(record["id"]), request, course)
+        record = keep_record(broker, course, asked, connection)
+    note_record(broker, course, record)
+    return _make_outcome(str(record["id"]), request, course, release)
 
 
-def _is_forgotten(broker: Broker, request: AttestRequest, course: _Course) -> bool:
-    if course.refusal is None:
-        return False
-    return course.refusal is Refusal.SESSION_UNKNOWN or broker.refused.count_failure(request.remote)
+def _describe_request(request: AttestRequest) -> Asked:
+    return Asked(
+        tee=request.tee,
+        manifest_hash=request.manifest_hash.hex(),
+        guest_key=request.guest_key.hex(),
+        remote=request.remote,
+    )
 
 
-def _make_outcome(record_id: str, request: AttestRequest, course: _Course) -> Outcome:
+def _make_outcome(record_id: str, request: AttestRequest, course: Course, release: Release | None) -> Outcome:
     return Outcome(
         id=record_id,
-        simulated=_is_simulated(request, course),
-        hardware=_is_hardware(course),
-        release=course.release,
+        simulated=course.is_simulated(request.tee),
+        hardware=course.is_hardware,
+        release=release,
         refusal=course.refusal,
     )
 
 
-def _is_simulated(request: AttestRequest, course: _Course) -> bool:
-    return course.appraisal.simulated if course.appraisal is not None else request.tee == "software"
-
-
-def _is_hardware(course: _Course) -> bool:
-    return course.appraisal is not None and is_hardware(course.appraisal.claims)
-
-
-def _check_request(broker: Broker, request: AttestRequest) -> _Course:
+def _check_request(broker: Broker, request: AttestRequest) -> Course:
     now_s = int(broker.now_s())
     session = broker.challenger.verify_session(request.session, request.manifest_hash, now_s=now_s)  # 1
     if session is Refusal.SESSION_UNKNOWN:  # before the store is asked for anything
-        return _Course(refusal=session)
+        return Course(refusal=session)
     with broker.database.look() as connection:
         workload = find_by_manifest(connection, request.manifest_hash, now_s=now_s)
         is_used = not isinstance(session, Refusal) and was_used(connection, session)
-    course = _Course(workload=workload)
+    course = Course(workload=workload)
     if isinstance(session, Refusal):
         return replace(course, refusal=session)
     if is_used:
@@ -186,7 +163,7 @@ def _find_tee_fault(broker: Broker, tee: str, tees: tuple[str, ...]) -> str:
     return ""
 
 
-def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> _Course:
+def _check_evidence(broker: Broker, request: AttestRequest, course: Course) -> Course:
     assert course.session is not None
     assert course.workload is not None
     wanted = Wanted(
@@ -194,64 +171,28 @@ def _check_evidence(broker: Broker, request: AttestRequest, course: _Course) -> 
         report_data=make_report_data(course.session.nonce, request.guest_key, request.manifest_hash),
         manifest_hash=request.manifest_hash,
         manifest_in=course.workload.manifest_in,
+        product=None,
         reference_values=tuple(
             value for value in course.workload.reference_values if value.tee == request.tee
         ),
         policy=course.workload.policy,
         now_s=broker.now_s(),
     )
-    try:
-        appraisal = broker.appraiser.appraise(request.evidence, wanted)  # 5 to 9
-    except FormatError as error:  # the stored policy is of another version of krunpy
-        return replace(course, refusal=Refusal.POLICY_REFUSED, detail=f"{error.what}: {error.why}")
-    course = replace(course, appraisal=appraisal, refusal=appraisal.refusal)
-    return course if course.refusal is not None else _check_signatory(broker, course)  # 10
-
-
-def _check_signatory(broker: Broker, course: _Course) -> _Course:
-    assert course.appraisal is not None
-    assert course.workload is not None
-    claims = course.appraisal.claims
-    if is_hardware(claims):
-        return course
-    if not isinstance(claims, SimulatedClaims):
-        return replace(course, refusal=Refusal.EVIDENCE_NOT_VERIFIED, detail="it has no claims")
-    if course.workload.requires_hardware:
-        return replace(course, refusal=Refusal.HARDWARE_REQUIRED, detail="seen a software TEE's claims")
-    if broker.mode is not Mode.DEVELOPMENT:
-        why = f"seen simulated evidence, and the server is in mode {broker.mode}"
-        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
-    if not isinstance(broker.signer, SimulatedSigner):
-        why = f'seen simulated evidence, and this server signs as "{broker.signer.issuer}"'
-        return replace(course, refusal=Refusal.TEE_NOT_ALLOWED, detail=why)
-    return course
-
-
-def _use_session(course: _Course, connection: sqlite3.Connection, *, now_s: int) -> _Course:
-    if course.session is None or use_session(connection, course.session, now_s=now_s):
-        return course
-    return course if course.refusal is not None else replace(course, refusal=Refusal.SESSION_USED)
+    return check_evidence(broker, course, request.evidence, wanted)  # 5 to 10
 
 
 def _release(
-    broker: Broker, request: AttestRequest, course: _Course, connection: sqlite3.Connection
-) -> _Course:
-    workload, session = course.workload, course.session
-    assert workload is not None
+    broker: Broker, request: AttestRequest, course: Course, connection: sqlite3.Connection
+) -> tuple[Course, Release | None]:
+    session = course.session
     assert session is not None
-    now_s = int(broker.now_s())
-    sealed_key = find_sealed_key(connection, workload, now_s=now_s)
-    if isinstance(sealed_key, Refusal):
-        return replace(course, refusal=sealed_key)
-    try:
-        disk_key = broker.vault.open(sealed_key, workload=workload.id, manifest_hash=workload.manifest_hash)
-    except HostError as error:
-        return replace(course, refusal=Refusal.DISK_KEY_DAMAGED, detail=f"{error.what}: {error.why}")
-    count_release(connection, workload, now_s=now_s)
+    course, disk_key = take_key(broker, course, connection)
+    if disk_key is None:
+        return course, None
     recipient = Recipient(
-        nonce=session.nonce, guest_key=request.guest_key, manifest_hash=workload.manifest_hash
+        nonce=session.nonce, guest_key=request.guest_key, manifest_hash=request.manifest_hash
     )
-    return replace(course, release=_make_release(broker, course.appraisal, disk_key, recipient))
+    return course, _make_release(broker, course.appraisal, disk_key, recipient)
 
 
 def _make_release(
@@ -262,51 +203,3 @@ def _make_release(
         return make_simulated_release(claims, signer, disk_key, recipient)
     assert is_hardware(claims)
     return make_release(claims, signer, disk_key, recipient)
-
-
-def _make_record(broker: Broker, request: AttestRequest, course: _Course) -> dict[str, object]:
-    now_s = broker.now_s()
-    appraisal = course.appraisal
-    is_simulated = _is_simulated(request, course)
-    return {
-        "id": make_id(now_s),
-        "time": datetime.fromtimestamp(now_s, tz=UTC).isoformat(timespec="milliseconds"),
-        "mode": broker.mode.value,
-        "issuer": broker.signer.issuer,
-        "simulated": is_simulated,
-        "hardware": _is_hardware(course),
-        "outcome": "released" if course.refusal is None else "refused",
-        "error": course.refusal.value if course.refusal else "",
-        "message": MESSAGES[course.refusal] if course.refusal else "",
-        "detail": course.detail,
-        "workload": course.workload.id if course.workload else "",
-        "manifest_hash": request.manifest_hash.hex(),
-        "manifest_in": course.workload.manifest_in if course.workload else "",
-        "guest_public_key": request.guest_key.hex(),
-        "tee": request.tee,
-        "launch_digest": appraisal.launch_digest if appraisal else "",
-        "verdict": _complete_verdict(course, request.tee, simulated=is_simulated),
-        "remote": request.remote,
-        "timings_us": {name: int(mark * 1e6) for name, mark in course.marks},
-    }
-
-
-def _complete_verdict(course: _Course, tee: str, *, simulated: bool) -> dict[str, object]:
-    """Return the appraiser's verdict; where the server itself refused, one that says so in the same form."""
-    verdict = course.appraisal.verdict if course.appraisal else {}
-    is_appraisers = course.appraisal is not None and course.appraisal.refusal is not None
-    check = make_refused_check(course.refusal, course.detail) if course.refusal else None
-    if check is None or (is_appraisers and verdict):
-        return verdict
-    found = verdict.get("checks")
-    checks = [*found, check] if isinstance(found, list) else [check]
-    outcome = f"refused: {check['name']}"
-    return {
-        "tee": tee,
-        "simulated": simulated,
-        **verdict,
-        "trusted": False,
-        "code": check["name"],
-        "heading": f"{SIMULATED_HEADING}: {outcome}" if simulated else outcome,
-        "checks": checks,
-    }

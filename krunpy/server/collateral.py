@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from krunpy.formats.snp_tcb import Product
+
 _T = TypeVar("_T")
 MOST_AT_ONCE = 2  # of the server's threads: a vendor that answers slowly must not keep all of them
 
@@ -19,8 +21,11 @@ MOST_AT_ONCE = 2  # of the server's threads: a vendor that answers slowly must n
 class CollateralSource(Protocol):
     """A cache of what AMD and Intel publish, with or without a network behind it. Safe for threads."""
 
-    def complete_snp(self, payload: bytes) -> bytes | None:
-        """Return an EVIDENCE payload with the VCEK that it came without, None if that cannot be had now."""
+    def complete_snp(self, payload: bytes, product: Product | None) -> bytes | None:
+        """Return an EVIDENCE payload with the VCEK that it came without, None if that cannot be had now.
+
+        product: for a report that does not say it (version 2), what somebody else says; None if nobody does.
+        """
 
     def find_crls(self, payload: bytes) -> tuple[bytes, ...]:
         """Return AMD's revocation lists for an EVIDENCE payload, in DER; none if they cannot be had now."""
@@ -32,9 +37,9 @@ class CollateralSource(Protocol):
 class NoCollateral:
     """The source of a server that was given none."""
 
-    def complete_snp(self, payload: bytes) -> None:
+    def complete_snp(self, payload: bytes, product: Product | None) -> None:
         """Return None."""
-        del payload
+        del payload, product
 
     def find_crls(self, payload: bytes) -> tuple[bytes, ...]:
         """Return none."""
@@ -53,9 +58,9 @@ class BoundedSource:
         self._source = source
         self._places = threading.BoundedSemaphore(most_at_once)
 
-    def complete_snp(self, payload: bytes) -> bytes | None:
+    def complete_snp(self, payload: bytes, product: Product | None) -> bytes | None:
         """Return what the source returns, None if it is busy."""
-        return self._ask(lambda: self._source.complete_snp(payload), None)
+        return self._ask(lambda: self._source.complete_snp(payload, product), None)
 
     def find_crls(self, payload: bytes) -> tuple[bytes, ...]:
         """Return what the source returns, none if it is busy."""

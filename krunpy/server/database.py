@@ -2,7 +2,7 @@
 
 One connection per process behind one lock; each change is one immediate transaction, so that a nonce or a
 use is taken once however many processes race for it. What the tables mean is in sessions, workloads,
-records and tokens.
+records, tokens and reference_kbs_store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from krunpy.core.errors import HostError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 10
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -40,6 +40,14 @@ CREATE INDEX attestations_by_outcome ON attestations (outcome, sequence);
 CREATE INDEX attestations_by_workload ON attestations (workload, sequence);
 CREATE INDEX attestations_by_snapshot ON attestations (snapshot);
 """
+# version 3 did not speak the reference-kbs dialect
+_UPGRADE_3 = """
+CREATE TABLE invitations (
+  hash BLOB PRIMARY KEY, id TEXT NOT NULL UNIQUE, workload TEXT NOT NULL, policy TEXT NOT NULL,
+  created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE answers (
+  session BLOB PRIMARY KEY, workload TEXT NOT NULL, answer BLOB NOT NULL, expires_at INTEGER NOT NULL) WITHOUT ROWID;
+"""
 # version 2 knew manifests in the initrd alone
 _UPGRADE_2 = """
 ALTER TABLE workloads ADD COLUMN manifest_in TEXT NOT NULL DEFAULT 'initrd';
@@ -52,7 +60,12 @@ CREATE INDEX used_sessions_by_expiry ON used_sessions (expires_at);
 ALTER TABLE workloads ADD COLUMN requires_hardware INTEGER NOT NULL DEFAULT 1;
 UPDATE workloads SET requires_hardware=0 WHERE instr(manifest,CAST('"software"' AS BLOB))>0;
 """
-_SCRIPTS = {0: _SCHEMA, 1: _UPGRADE_1 + _UPGRADE_2, 2: _UPGRADE_2}  # by the version found
+_SCRIPTS = {
+    0: _SCHEMA + _UPGRADE_3,
+    1: _UPGRADE_1 + _UPGRADE_2 + _UPGRADE_3,
+    2: _UPGRADE_2 + _UPGRADE_3,
+    3: _UPGRADE_3,
+}  # by the version found
 
 
 class Database:

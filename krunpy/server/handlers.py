@@ -17,6 +17,7 @@ from krunpy.server.http import Answer, NotFoundError, RefusedCallError
 from krunpy.server.ids import is_id
 from krunpy.server.mode import Mode
 from krunpy.server.records import find_record, list_records
+from krunpy.server.reference_kbs_messages import is_kbs_id
 from krunpy.server.refusals import MESSAGES, Refusal
 from krunpy.server.registration import parse_registration
 from krunpy.server.sessions import SESSION_SIZE, TTL_S
@@ -224,12 +225,12 @@ def show_attestation(broker: Broker, call: Call, _role: Role | None) -> Answer:
 def _describe(workload: Workload) -> dict[str, object]:
     return {
         "id": workload.id,
-        "manifest_hash": workload.manifest_hash.hex(),
+        "manifest_hash": workload.manifest_hash.hex() if workload.manifest_in is not None else "",
         "manifest": base64.b64encode(workload.manifest).decode(),
         "reference_values": [value.to_document() for value in workload.reference_values],
         "policy": workload.policy,
         "require_hardware": workload.requires_hardware,
-        "manifest_in": workload.manifest_in,
+        "manifest_in": workload.manifest_in or "",
         "status": workload.status,
         "uses_left": workload.uses_left,
         "released": workload.released,
@@ -246,7 +247,8 @@ def _require(workload: Workload | None) -> Workload:
 
 
 def _require_id(call: Call) -> str:
-    return require_workload_id(call.names["id"])
+    name = call.names["id"]
+    return name if is_kbs_id(name) else require_workload_id(name)
 
 
 def _require_query(call: Call, *known: str) -> None:

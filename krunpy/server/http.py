@@ -16,12 +16,17 @@ _MAX_MESSAGE = 400  # characters, to those who hold a token
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request, read whole. remote: the peer's address without its port."""
+    """One request, read whole. remote: the peer's address without its port.
+
+    cookies: the Cookie headers as they came; base: scheme and host as the caller wrote them, "http://HOST:PORT".
+    """
 
     names: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     authorization: str = field(default="", repr=False)
+    cookies: tuple[str, ...] = field(default=(), repr=False)
+    base: str = ""
     remote: str = ""
 
 
@@ -32,6 +37,16 @@ class Answer:
     status: int
     document: Mapping[str, object]
     simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlainAnswer:
+    """One response in another form than ours. cookie: a whole Set-Cookie header, empty for none."""
+
+    status: int
+    body: bytes = field(repr=False)
+    media_type: str = "text/plain"
+    cookie: str = field(default="", repr=False)
 
 
 class RefusedCallError(Exception):

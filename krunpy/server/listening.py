@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ class ServerOptions:
     simulated_root:   the one software TEE's root that is trusted, in mode development only.
     tls_certificate, tls_key: PEM files; both or none.
     log_file:         one line of JSON for each event; empty for stderr.
+    serves_reference_kbs: answer guests of libkrun 1.7 to 1.19 in their dialect; in mode production only.
+    reference_kbs_socket: a Unix socket of ours alone that registers their workloads; empty for none.
     """
 
     data_dir: str
@@ -45,6 +49,8 @@ class ServerOptions:
     tls_key: str = ""
     log_file: str = ""
     records_kept: int = 10_000
+    serves_reference_kbs: bool = False  # --enable-reference-kbs
+    reference_kbs_socket: str = ""
 
     @property
     def has_tls(self) -> bool:
@@ -65,6 +71,7 @@ def open_listener(options: ServerOptions) -> socket.socket:
             why=f"seen mode {options.mode}, wanted development",
             next="a server that holds real secrets must not know a simulated root",
         )
+    _require_dialect(options)
     listener = _inherit(options.listen_fd) if options.listen_fd >= 0 else _bind(options)
     try:
         if listener.family != socket.AF_UNIX:
@@ -73,6 +80,47 @@ def open_listener(options: ServerOptions) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def open_socket(path: str) -> socket.socket:
+    """Return a Unix socket that listens at a path, with mode 0600; one that nobody listens at is replaced.
+
+    Raises HostError if the path is taken, or cannot be used.
+    """
+    what = f"cannot listen at {path}"
+    _remove_abandoned(path, what)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o177)  # from the first moment; the server has no other thread yet
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise HostError(what, why=error.strerror or str(error)) from error
+    return listener
+
+
+def _remove_abandoned(path: str, what: str) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError(what, why=error.strerror or "error") from error
+    if not is_socket:
+        raise HostError(what, why="it is there, and no socket", next="remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise HostError(what, why=error.strerror or "error") from error
+    raise HostError(what, why="another server listens there", next="choose another path")
 
 
 def describe_url(options: ServerOptions, listener: socket.socket) -> str:
@@ -84,6 +132,20 @@ def describe_url(options: ServerOptions, listener: socket.socket) -> str:
     return (
         f"{scheme}://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"{scheme}://{host}:{port}"
     )
+
+
+def _require_dialect(options: ServerOptions) -> None:
+    if options.serves_reference_kbs and options.mode is not Mode.PRODUCTION:
+        raise UsageError(
+            "cannot serve the reference-kbs dialect",
+            why=f"seen mode {options.mode}, wanted production: a software TEE's evidence has no form in it",
+        )
+    if options.reference_kbs_socket and not options.serves_reference_kbs:
+        raise UsageError(
+            f"cannot register at {options.reference_kbs_socket}",
+            why="the reference-kbs dialect is off",
+            next="add --enable-reference-kbs",
+        )
 
 
 def _bind(options: ServerOptions) -> socket.socket:

@@ -87,6 +87,10 @@ _WANTED = {
         "a TEE that manifest and server allow",
         "use hardware, or a server in mode development",
     ),
+    Refusal.EVIDENCE_NOT_VERIFIED: (
+        "verified evidence, of the product that the guest names",
+        "the image was made for another processor, or the host exchanged its settings",
+    ),
     Refusal.POLICY_REFUSED: (
         "a policy that this krunpy can read",
         "register the workload again",

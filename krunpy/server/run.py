@@ -18,10 +18,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from krunpy.core.errors import HostError
-from krunpy.server.app import make_app
+from krunpy.server.app import make_app, make_socket_app
 from krunpy.server.broker import BrokerLimits, open_broker
 from krunpy.server.documents import encode_document
-from krunpy.server.listening import describe_url, open_listener
+from krunpy.server.listening import describe_url, open_listener, open_socket
 from krunpy.server.log import EventLog
 from krunpy.server.mode import Mode
 from krunpy.server.trust import load_simulated_root
@@ -29,8 +29,9 @@ from krunpy.server.verifier import make_appraiser
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
+    from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
     from krunpy.server.broker import Broker
@@ -114,6 +115,14 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
+class _SocketServer(uvicorn.Server):
+    """uvicorn beside the server that has the signals; ended by it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 def run_server(options: ServerOptions, *, collateral: CollateralSource | None = None) -> None:
     """Serve until a signal or the parent's end. Returns when every connection is closed.
 
@@ -123,8 +132,12 @@ def run_server(options: ServerOptions, *, collateral: CollateralSource | None = 
     """
     # a core dump would hold the key-encryption key and every disk key in flight
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    listener = open_listener(options)
-    try:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(open_listener(options))
+        registrars = None
+        if path := options.reference_kbs_socket:
+            registrars = stack.enter_context(open_socket(path))
+            stack.callback(os.unlink, path)
         root = load_simulated_root(options.simulated_root) if options.simulated_root else b""
         broker = open_broker(
             options.data_dir,
@@ -134,18 +147,43 @@ def run_server(options: ServerOptions, *, collateral: CollateralSource | None = 
             note=EventLog(options.log_file).note,
             limits=BrokerLimits(records_kept=options.records_kept),
         )
-        try:
-            asyncio.run(_serve(options, listener, broker))
-        finally:
-            broker.database.close()
+        stack.callback(broker.database.close)
+        asyncio.run(_serve(options, listener, registrars, broker))
+
+
+async def _serve(
+    options: ServerOptions, listener: socket.socket, registrars: socket.socket | None, broker: Broker
+) -> None:
+    app = make_app(broker, serves_reference_kbs=options.serves_reference_kbs)
+    config = _configure(app, certificate=options.tls_certificate, key=options.tls_key)
+    server = _Server(config, lambda: _tell_ready(options, listener, broker))
+    loop = asyncio.get_running_loop()
+    if options.parent_fd >= 0:
+        loop.add_reader(options.parent_fd, _watch_parent, options.parent_fd, server)
+    async with _serve_beside(registrars, broker):
+        await server.serve(sockets=[listener])
+
+
+@contextlib.asynccontextmanager
+async def _serve_beside(registrars: socket.socket | None, broker: Broker) -> AsyncIterator[None]:
+    """Serve registrations of the reference-kbs dialect on a Unix socket while the block runs."""
+    if registrars is None:
+        yield
+        return
+    server = _SocketServer(_configure(make_socket_app(broker)))
+    task = asyncio.create_task(server.serve(sockets=[registrars]))
+    try:
+        yield
     finally:
-        listener.close()
+        server.should_exit = True
+        await task
 
 
-async def _serve(options: ServerOptions, listener: socket.socket, broker: Broker) -> None:
+def _configure(app: ASGIApp, *, certificate: str = "", key: str = "") -> uvicorn.Config:
+    """Return a loaded configuration, of https if a certificate is given. Raises HostError if it cannot be used."""
     try:
         config = uvicorn.Config(
-            make_app(broker),
+            app,
             http=PatientProtocol,
             ws="none",
             loop="asyncio",
@@ -159,17 +197,13 @@ async def _serve(options: ServerOptions, listener: socket.socket, broker: Broker
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=DRAIN_S,
             h11_max_incomplete_event_size=MAX_HEADER,
-            ssl_certfile=options.tls_certificate or None,
-            ssl_keyfile=options.tls_key or None,
+            ssl_certfile=certificate or None,
+            ssl_keyfile=key or None,
         )
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise HostError("cannot serve https", why=error.strerror or str(error)) from error
-    server = _Server(config, lambda: _tell_ready(options, listener, broker))
-    loop = asyncio.get_running_loop()
-    if options.parent_fd >= 0:
-        loop.add_reader(options.parent_fd, _watch_parent, options.parent_fd, server)
-    await server.serve(sockets=[listener])
+    return config
 
 
 def _watch_parent(descriptor: int, server: _Server) -> None:
@@ -185,6 +219,9 @@ def _tell_ready(options: ServerOptions, listener: socket.socket, broker: Broker)
     broker.note({"event": "ready", "url": url, "key": key, "mode": options.mode.value})
     if options.mode is Mode.DEVELOPMENT:
         broker.note_simulated("mode is development")
+    if options.serves_reference_kbs:
+        message = "the reference-kbs dialect is on: its launch digests name no workload, see docs/limits.md"
+        broker.note({"event": "warning", "message": message})
     if options.ready_fd >= 0:
         line = encode_document({"url": url, "key": key, "mode": options.mode.value}).encode() + b"\n"
         with contextlib.suppress(OSError):  # who does not wait for us is free to go

@@ -38,6 +38,9 @@ _MANIFEST_IS_MEASURED = Unchecked(
 _CONFIG_IS_OPEN = Unchecked(
     reason="a reference value leaves it open: the manifest lies in the measured initrd"
 )
+_NO_MANIFEST = Unchecked(
+    reason="this protocol has no manifest: the launch digest names kernel, initrd and machine, and no workload"
+)
 _NO_INTEL = IntelAnchors(roots={})
 _THE_MANIFEST = "the registration's manifest"
 # checks in the order of the server's promise; every other check belongs to the policy
@@ -131,7 +134,8 @@ class Verifier:
 
         judgement = judge(evidence)
         if judgement.verdict.code == "chain-missing":
-            completed = self._collateral.complete_snp(evidence) if wanted.tee == "snp" else None
+            is_snp = wanted.tee == "snp"
+            completed = self._collateral.complete_snp(evidence, wanted.product) if is_snp else None
             if completed is None:
                 return judgement  # nothing vouches for it: AMD is not asked for its CRL
             evidence, judgement = completed, judge(completed)
@@ -209,7 +213,7 @@ def _expect_host_data(wanted: Wanted, values: list[SnpReferenceValue]) -> Expect
         return OneOf(values=frozenset({make_host_data(wanted.manifest_hash)}), source=_THE_MANIFEST)
     named = [value.host_data for value in values]
     if None in named:
-        return _MANIFEST_IS_MEASURED
+        return _MANIFEST_IS_MEASURED if wanted.manifest_in is not None else _NO_MANIFEST
     return _one_of(*(value for value in named if value is not None))
 
 

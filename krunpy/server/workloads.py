@@ -2,7 +2,8 @@
 
 A registration never takes away: reference values and uses add up, the later expiry wins, and an empty policy
 leaves the one there is (a run registers with none). Only revoking, the last use and the expiry end a workload,
-and its sealed key is then erased. See docs/decisions/0004.
+and its sealed key is then erased. See docs/decisions/0004. A workload of the reference-kbs dialect has no manifest
+(`reference_kbs_store`).
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Workload:
     """One row. status: active, ended, revoked or expired. uses_left: None for unlimited. Times: seconds.
 
     requires_hardware: the key is released to hardware alone, whatever the server's mode.
-    manifest_in: what evidence has to name the manifest by; it never changes while the workload is active.
+    manifest_in: what evidence has to name the manifest by; it never changes while the workload is active. None if
+    there is no manifest: manifest is then empty, and manifest_hash is made from the id.
     """
 
     id: str
@@ -56,7 +58,7 @@ class Workload:
     updated_at: int
     expires_at: int
     requires_hardware: bool
-    manifest_in: ManifestIn
+    manifest_in: ManifestIn | None
 
     def find_refusal(self) -> Refusal | None:
         """Return why nothing is released to this workload, or None."""
@@ -80,6 +82,19 @@ def find_by_manifest(
     connection: sqlite3.Connection, manifest_hash: Digest32, *, now_s: int
 ) -> Workload | None:
     """Return the one workload of a manifest, or None."""
+    workload = _find_by_hash(connection, manifest_hash, now_s=now_s)
+    return workload if workload is not None and workload.manifest_in is not None else None
+
+
+def find_without_manifest(
+    connection: sqlite3.Connection, name_hash: Digest32, *, now_s: int
+) -> Workload | None:
+    """Return the one workload that has no manifest and this hash in its place, or None."""
+    workload = _find_by_hash(connection, name_hash, now_s=now_s)
+    return workload if workload is not None and workload.manifest_in is None else None
+
+
+def _find_by_hash(connection: sqlite3.Connection, manifest_hash: Digest32, *, now_s: int) -> Workload | None:
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM workloads WHERE manifest_hash=?",  # noqa: S608 - fixed names
         (manifest_hash,),
@@ -107,7 +122,8 @@ def list_workloads(
 ) -> list[dict[str, object]]:
     """Return short forms of at most `limit` workloads, in the order of their ids, after one id."""
     rows = connection.execute(
-        "SELECT id,manifest_hash,CASE WHEN status='active' AND expires_at>0 AND expires_at<=:now"
+        "SELECT id,CASE WHEN manifest_in='' THEN x'' ELSE manifest_hash END AS manifest_hash,"
+        "CASE WHEN status='active' AND expires_at>0 AND expires_at<=:now"
         " THEN 'expired' ELSE status END AS status,uses_left,released,created_at,updated_at,expires_at"
         " FROM workloads WHERE id>:after ORDER BY id LIMIT :limit",
         {"now": now_s, "after": after, "limit": limit},
@@ -244,21 +260,47 @@ def _add(connection: sqlite3.Connection, known: Workload, registration: Registra
 
 def _start(connection: sqlite3.Connection, registration: Registration, vault: Vault, *, now_s: int) -> None:
     workload = registration.manifest.workload
+    manifest_hash = registration.manifest_hash
+    put_workload(
+        connection,
+        Workload(
+            id=workload,
+            manifest_hash=manifest_hash,
+            manifest=registration.manifest_bytes,
+            sealed_key=vault.seal(registration.disk_key, workload=workload, manifest_hash=manifest_hash),
+            reference_values=registration.reference_values,
+            policy=registration.policy,
+            status="active",
+            uses_left=registration.uses or None,
+            released=0,
+            created_at=now_s,
+            updated_at=now_s,
+            expires_at=_expiry(registration, now_s),
+            requires_hardware=registration.requires_hardware,
+            manifest_in=registration.manifest_in,
+        ),
+    )
+
+
+def put_workload(connection: sqlite3.Connection, workload: Workload) -> None:
+    """Store a workload in the place of the one of its id, if any."""
     connection.execute(
-        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,'active',?,0,?,?,?,?,?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO workloads ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
         (
-            workload,
-            registration.manifest_hash,
-            registration.manifest_bytes,
-            vault.seal(registration.disk_key, workload=workload, manifest_hash=registration.manifest_hash),
-            _encode_values(list(registration.reference_values)),
-            encode_document(registration.policy),
-            registration.uses or None,
-            now_s,
-            now_s,
-            _expiry(registration, now_s),
-            registration.requires_hardware,
-            registration.manifest_in,
+            workload.id,
+            workload.manifest_hash,
+            workload.manifest,
+            workload.sealed_key,
+            _encode_values(list(workload.reference_values)),
+            encode_document(workload.policy),
+            workload.status,
+            workload.uses_left,
+            workload.released,
+            workload.created_at,
+            workload.updated_at,
+            workload.expires_at,
+            workload.requires_hardware,
+            workload.manifest_in or "",
         ),
     )
 
@@ -291,5 +333,5 @@ def _from_row(row: sqlite3.Row, now_s: int) -> Workload:
         updated_at=row["updated_at"],
         expires_at=row["expires_at"],
         requires_hardware=bool(row["requires_hardware"]),
-        manifest_in=ManifestIn(row["manifest_in"]),
+        manifest_in=ManifestIn(row["manifest_in"]) if row["manifest_in"] else None,
     )

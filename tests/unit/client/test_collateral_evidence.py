@@ -198,7 +198,7 @@ def make_source(directory, url):
 def test_evidence_without_certificates_verifies_with_what_is_fetched(tmp_path):
     payload = bare_payload()
     with good_server().running() as server:
-        whole = make_source(tmp_path, server.url)[0].complete_snp(payload)
+        whole = make_source(tmp_path, server.url)[0].complete_snp(payload, None)
 
     claims = verify_snp(read_snp_evidence(whole), anchors=roots().amd, now=NOW)
     assert claims.report.chip_id == MILAN.chip_id
@@ -210,7 +210,7 @@ def test_certificates_that_came_are_kept(tmp_path):
     raw = MILAN.sign(MILAN.report())
     table = pack_cert_table({CertKind.ARK: amd.mint_root(Product.MILAN)})
     with good_server().running() as server:
-        whole = make_source(tmp_path, server.url)[0].complete_snp(pack_evidence(raw, table))
+        whole = make_source(tmp_path, server.url)[0].complete_snp(pack_evidence(raw, table), None)
 
     blobs = parse_cert_table(parse_evidence(whole)[1]).blobs
     assert blobs == {CertKind.VCEK: vcek_der(), CertKind.ARK: amd.mint_root(Product.MILAN)}
@@ -222,7 +222,7 @@ def test_certificates_that_came_are_kept(tmp_path):
 def test_what_cannot_be_completed_is_left_and_nobody_asked(tmp_path, payload):
     given_payload = payload()
     with good_server().running() as server:
-        assert make_source(tmp_path, server.url)[0].complete_snp(given_payload) == given_payload
+        assert make_source(tmp_path, server.url)[0].complete_snp(given_payload, None) == given_payload
 
     assert server.asked == []
 
@@ -231,7 +231,7 @@ def test_what_cannot_be_had_is_nothing_and_noted(tmp_path):
     with CollateralServer().running() as server:
         source, notes = make_source(tmp_path, server.url)
 
-        assert source.complete_snp(bare_payload()) is None
+        assert source.complete_snp(bare_payload(), None) is None
         assert source.find_crls(MILAN.payload()) == ()
         assert source.find_tdx(pack_evidence(FakePlatform().quote(), b"")) is None
 

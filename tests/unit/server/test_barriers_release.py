@@ -191,6 +191,7 @@ def _wanted(server, guest, nonce):
         report_data=guest.make_report_data(nonce),
         manifest_hash=guest.manifest_hash,
         manifest_in=ManifestIn.INITRD,
+        product=None,
         reference_values=(),
         policy={},
         now_s=server.clock(),

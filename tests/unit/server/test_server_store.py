@@ -87,6 +87,7 @@ def test_a_store_that_knew_manifests_in_the_initrd_alone_keeps_its_workloads(tmp
     assert server.register(guest.manifest).status == 201
     server.broker.database.close()
     with sqlite3.connect(tmp_path / "store" / "store.sqlite3") as connection:
+        connection.executescript("DROP TABLE invitations; DROP TABLE answers")
         connection.execute("ALTER TABLE workloads DROP COLUMN manifest_in")
         connection.execute("PRAGMA user_version=2")
 
@@ -100,5 +101,5 @@ def test_a_store_of_a_later_krunpy_is_not_touched(server, tmp_path):
     with sqlite3.connect(tmp_path / "store" / "store.sqlite3") as connection:
         connection.execute("PRAGMA user_version=99")
 
-    with pytest.raises(HostError, match="seen schema version 99, wanted 3"):
+    with pytest.raises(HostError, match="seen schema version 99, wanted 4"):
         make_server(str(tmp_path / "store"))

@@ -30,7 +30,8 @@ class Source:
     def __init__(self, *, tdx=None, vcek=None):
         self.tdx, self.vcek, self.asked = tdx, vcek, 0
 
-    def complete_snp(self, payload):
+    def complete_snp(self, payload, product):
+        assert product is None
         self.asked += 1
         raw, table = parse_evidence(payload)
         return self.vcek and pack_evidence(

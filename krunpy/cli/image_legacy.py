@@ -111,11 +111,8 @@ def import_image(
 
 def _make_command(image: str, config: ImageConfig) -> str:
     """Return the command that runs an image as its configuration says."""
-    options = [f"--workdir={config.cwd}"] if config.cwd else []
-    options += [f"--user={config.user}"] if config.user else []
-    options += [f"--env={entry}" for entry in config.env]
-    command = [*config.entrypoint, *config.cmd] or ["COMMAND"]
-    return shlex.join(["krunpy", "run", *options, f"image:{image}", "--", *command])
+    command = [] if config.entrypoint or config.cmd else ["--", "COMMAND"]
+    return shlex.join(["krunpy", "run", f"image:{image}", *command])
 
 
 def _open(settings: Settings, source: str) -> LegacyImage:

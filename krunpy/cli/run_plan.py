@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from krunpy.cli.context import Globals
+    from krunpy.oci.manifest import ImageConfig
     from krunpy.runtime.plan import Plan
 
 
@@ -33,7 +34,7 @@ def prepare_run(
     tee, vmm: in place of the settings; empty for the setting.
     On a terminal the conversion is done here, with a bar; otherwise the launcher does it.
     """
-    config = make_config(plan)
+    config = make_config(plan, _load_stored_config(given, plan.source))
     if _shows_progress(plan):
         from krunpy.cli.render import Progress
         from krunpy.runtime.prepare import convert_source
@@ -82,6 +83,16 @@ def _run(words: Sequence[str]) -> int | None:
     )
     os.environ.update(environment)
     return attended.main(argv[4:])
+
+
+def _load_stored_config(given: Globals, source: str) -> ImageConfig | None:
+    """Return the configuration of image:ID. Only such a source pays for the imports."""
+    if not source.startswith("image:"):
+        return None
+    from krunpy.runtime.prepare import find_stored
+
+    stored = find_stored(given.settings, source)
+    return stored.config if stored else None
 
 
 def _make_directory() -> str:

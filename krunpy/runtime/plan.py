@@ -60,8 +60,10 @@ class Plan:
     tamper: str = ""
 
 
-def make_config(plan: Plan) -> dict[str, object]:
+def make_config(plan: Plan, stored: ImageConfig | None = None) -> dict[str, object]:
     """Return the config.json of a plan.
+
+    stored: the configuration of the image in the cache, where the source is image:ID.
 
     Raises UsageError if nothing says what to run, BundleError if the source is not what it should be.
     """
@@ -69,7 +71,7 @@ def make_config(plan: Plan) -> dict[str, object]:
         raise UsageError(
             "cannot use --hostname with --no-host-settings", why="the host would set it", next="leave one out"
         )
-    config = _load_bundle_config(plan) if _is_bundle(plan.source) else _make_image_config(plan)
+    config = _load_bundle_config(plan) if _is_bundle(plan.source) else _make_image_config(plan, stored)
     given = config.get("annotations")
     annotations = dict(cast("dict[str, str]", given)) if isinstance(given, dict) else {}
     names.require_no_own(annotations)
@@ -147,10 +149,10 @@ def _load_bundle_config(plan: Plan) -> dict[str, object]:
     return cast("dict[str, object]", config)
 
 
-def _make_image_config(plan: Plan) -> dict[str, object]:
+def _make_image_config(plan: Plan, stored: ImageConfig | None) -> dict[str, object]:
     with_image = None if plan.source.startswith("image:") else open_source(plan.source)
     try:
-        image = with_image.config if with_image else None
+        image = with_image.config if with_image else stored
         user = find_user(plan.user or (image.user if image else ""), with_image)
         return _describe(plan, image, _describe_user(*user))
     finally:
@@ -166,7 +168,9 @@ def _parse_numeric_user(user: str) -> tuple[int, int, tuple[int, ...]]:
     uid, _, gid = user.partition(":")
     if not _is_number(uid) or not _is_number(gid or "0"):
         raise UsageError(
-            f'cannot use user "{user[:80]}"', why="names need an image's /etc/passwd: wanted UID or UID:GID"
+            f'cannot use user "{user[:80]}"',
+            why="names need an image's /etc/passwd: wanted UID or UID:GID",
+            next="give it: --user UID:GID",
         )
     return int(uid), int(gid or 0), ()
 

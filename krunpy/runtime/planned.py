@@ -18,6 +18,7 @@ from krunpy.runtime.prepare import (
     complete,
     convert_source,
     draft,
+    find_stored,
 )
 from krunpy.runtime.vmm_choice import choose_vmm
 from krunpy.tee.detect import TeeKind
@@ -40,7 +41,7 @@ def prepare_plan(
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Return what a launch of this plan in a TEE would register. Raises as `draft_plan` and `complete` do."""
-    with _open_bundle(plan) as bundle:
+    with _open_bundle(settings, plan) as bundle:
         return prepare_bundle(settings, bundle, identity=identity, tee=tee, progress=progress)
 
 
@@ -72,15 +73,16 @@ def draft_plan(
 
     Raises as `make_config`, `load_guest`, `require_unchanged` and `convert_source` do.
     """
-    with _open_bundle(plan) as bundle:
+    with _open_bundle(settings, plan) as bundle:
         return _draft(
             settings, bundle, identity=identity, tee=tee, has_firmware=has_firmware, progress=progress
         )
 
 
 @contextmanager
-def _open_bundle(plan: Plan) -> Iterator[Bundle]:
-    config = make_config(plan)
+def _open_bundle(settings: Settings, plan: Plan) -> Iterator[Bundle]:
+    stored = find_stored(settings, plan.source)
+    config = make_config(plan, stored.config if stored else None)
     with tempfile.TemporaryDirectory(prefix="krunpy-bundle-") as directory:
         write_bundle(directory, config)
         yield parse_bundle(json.dumps(config).encode(), directory)

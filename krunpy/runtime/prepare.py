@@ -87,6 +87,14 @@ def failures_directory(settings: Settings) -> str:
     return os.path.join(settings.data_dir, "failures")
 
 
+def find_stored(settings: Settings, spec: str) -> WorkloadImage | None:
+    """Return the image that image:ID names, None if the source is named otherwise. Raises StateError if it is gone."""
+    if not spec.startswith(IMAGE_PREFIX):
+        return None
+    cache = open_cache(settings)
+    return cache.load(cache.resolve(spec.removeprefix(IMAGE_PREFIX)))
+
+
 def convert_source(
     settings: Settings,
     spec: str,
@@ -98,9 +106,8 @@ def convert_source(
 
     spec: as `open_source` takes it, or image:ID for an image in the cache.
     """
-    if spec.startswith(IMAGE_PREFIX):
-        cache = open_cache(settings)
-        return cache.load(cache.resolve(spec.removeprefix(IMAGE_PREFIX)))
+    if (stored := find_stored(settings, spec)) is not None:
+        return stored
     source = open_source(spec)
     try:
         secret = load_build_secret(settings.data_dir) if encrypt else None

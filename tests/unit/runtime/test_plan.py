@@ -11,6 +11,7 @@ from krunpy.formats.frames import Tag, parse_items
 from krunpy.formats.manifest import Overrides, ServerIdentity, parse_manifest
 from krunpy.oci.annotations import INTEGRITY_ONLY, SOURCE, parse_annotations
 from krunpy.oci.bundle import parse_bundle
+from krunpy.oci.manifest import ImageConfig
 from krunpy.runtime.intake import Request, take_in
 from krunpy.runtime.plan import PATH_ENV, Plan, make_config, merge_env, write_bundle
 from krunpy.runtime.request import HostSettings, make_manifest
@@ -38,8 +39,8 @@ def rootfs(tmp_path):
     return root
 
 
-def make(plan, tmp_path):
-    config = make_config(plan)
+def make(plan, tmp_path, stored=None):
+    config = make_config(plan, stored)
     bundle_dir = tmp_path / "bundle"
     bundle_dir.mkdir(exist_ok=True)
     write_bundle(str(bundle_dir), config)
@@ -65,6 +66,33 @@ def test_nothing_to_run_says_how_to_say_it(rootfs):
     with pytest.raises(UsageError) as caught:
         make_config(Plan(source=str(rootfs)))
     assert "-- COMMAND" in caught.value.next
+
+
+def test_an_image_of_the_cache_runs_as_its_configuration_says(tmp_path):
+    stored = ImageConfig(entrypoint=("init",), cmd=("serve",), env=("A=1",), cwd="/srv", user="33:34")
+
+    process = make(Plan(source="image:ab"), tmp_path, stored).process
+
+    assert process.args == ("init", "serve")
+    assert process.env == (PATH_ENV, "A=1")
+    assert process.cwd == "/srv"
+    assert (process.user.uid, process.user.gid) == (33, 34)
+
+
+def test_what_the_user_says_comes_before_the_configuration_in_the_cache(tmp_path):
+    stored = ImageConfig(cmd=("serve",), env=("A=1",), cwd="/srv", user="web")
+
+    plan = Plan(source="image:ab", args=("id",), env=("A=2",), cwd="/", user="5")
+    process = make(plan, tmp_path, stored).process
+
+    assert (process.args, process.env, process.cwd) == (("id",), (PATH_ENV, "A=2"), "/")
+    assert process.user.uid == 5
+
+
+def test_a_users_name_in_the_configuration_of_the_cache_asks_for_its_number():
+    with pytest.raises(UsageError, match='"web"') as caught:
+        make_config(Plan(source="image:ab"), ImageConfig(cmd=("serve",), user="web"))
+    assert "UID:GID" in caught.value.next
 
 
 def test_an_unknown_user_is_refused(rootfs):

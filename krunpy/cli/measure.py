@@ -77,7 +77,7 @@ def measure(
     cpus: Annotated[str, typer.Option("--cpus", help="vCPU counts: 1, 1,2,4 or 1..16.")] = "1",
     memory: MemoryOption = 0,
     tee: TeeOption = None,
-    vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun.")] = "qemu",
+    vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun. Default: the setting, or qemu.")] = "",
     firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE instead of the guest's.")] = "",
     libkrunfw: Annotated[
         str, typer.Option("--libkrunfw", help="libkrun in SNP: FILE of an installed libkrunfw-sev.so.")
@@ -103,6 +103,7 @@ def measure(
         raise UsageError("cannot sign", why="no document is written", next="name it with --output FILE")
     if table and json:
         raise UsageError("cannot print", why="--table and --json were both given", next="give one of them")
+    vmm = vmm or (settings.vmm if settings.vmm != "auto" else "qemu")
     wish = Wish(
         tee=Tee(choose_tee(settings.tee)),
         vmm=vmm,

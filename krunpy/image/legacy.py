@@ -22,6 +22,7 @@ from krunpy.image.blob import Region, open_region
 from krunpy.image.ext4_source import Ext4Source
 from krunpy.image.legacy_config import CONFIG_PATH, load_image_config
 from krunpy.image.luks_reader import LuksReader
+from krunpy.image.outer import DISK_PATH, KRUN_PATH
 from krunpy.image.source import open_source
 from krunpy.image.tree import NodeKind, find_node, read_path
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from krunpy.formats.luks_open_slots import Volume
     from krunpy.image.tree import Source
 
-DISK_PATH, KRUN_PATH = b"disk.img", b"krun-sev.json"
 _DOMAIN = b"krunpy libkrun disk fingerprint v1\0"
 _WHAT = "cannot use the source as a confidential image of libkrun"
 _CONVERT = "cryptsetup luksConvertKey --pbkdf pbkdf2 disk.img, on a copy, makes a slot that opens here"

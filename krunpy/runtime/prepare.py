@@ -22,6 +22,7 @@ from krunpy.guest.payload import (
 from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.keys import load_build_secret, load_disk_key
+from krunpy.image.outer import require_no_outer
 from krunpy.image.source import open_source
 from krunpy.oci.annotations import parse_annotations
 from krunpy.runtime.request import make_manifest
@@ -110,6 +111,7 @@ def convert_source(
         return stored
     source = open_source(spec)
     try:
+        require_no_outer(source, spec)
         secret = load_build_secret(settings.data_dir) if encrypt else None
         options = ConvertOptions(encrypt=encrypt, build_secret=secret)
         return convert(source, cache=open_cache(settings), options=options, progress=progress)

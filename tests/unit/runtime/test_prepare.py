@@ -12,7 +12,7 @@ import pytest
 
 from krunpy.cli.measure_document import to_registered
 from krunpy.cli.measure_values import Wish, predict_values
-from krunpy.core.errors import HostError, UsageError
+from krunpy.core.errors import BundleError, HostError, UsageError
 from krunpy.core.octets import Digest48
 from krunpy.core.settings import Settings
 from krunpy.formats.manifest import make_mrconfigid
@@ -24,7 +24,7 @@ from krunpy.runtime.broker import open_broker
 from krunpy.runtime.launch import Job, _draft, launch
 from krunpy.runtime.plan import Plan, make_config
 from krunpy.runtime.planned import draft_plan, prepare_plan
-from krunpy.runtime.prepare import complete, load_key
+from krunpy.runtime.prepare import complete, convert_source, load_key
 from krunpy.runtime.steps import Clock
 from krunpy.runtime.vm_shares import Shares
 from krunpy.tee.detect import TeeKind
@@ -212,3 +212,24 @@ def test_a_launch_in_hardware_that_is_not_here_fails_before_anything_is_made(
         launch(run_of(fresh, plan, tee, shim, tmp_path), shim)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "rootfs"]
+
+
+def test_the_outside_of_a_confidential_image_is_not_taken_for_the_workload(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "disk.img").write_bytes(b"LUKS")
+    (tmp_path / "krun-sev.json").write_text("{}")
+
+    with pytest.raises(BundleError, match=r"the workload is in the disk\.img") as caught:
+        convert_source(settings, f"dir:{tmp_path}")
+
+    assert caught.value.next == f"krunpy image import --passphrase-file FILE dir:{tmp_path}"
+
+
+@pytest.mark.parametrize("name", ["disk.img", "krun-sev.json"])
+def test_one_of_its_files_alone_is_a_workload_like_any_other(
+    settings: Settings, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"x")
+
+    assert convert_source(settings, f"dir:{tmp_path}").image_id

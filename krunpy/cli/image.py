@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from krunpy.cli import image_libkrun
 from krunpy.cli.context import settings_of
 from krunpy.cli.render import Progress, format_size, print_json, print_table
 from krunpy.cli.run import SourceArgument
+from krunpy.image.libkrun_sev_config import Generation
+from krunpy.image.libkrun_sev_slop import DEFAULT_SLOP
 from krunpy.image.workload import describe_config
 from krunpy.runtime.prepare import convert_source, open_cache
 
@@ -25,12 +28,40 @@ ImageArgument = Annotated[str, typer.Argument(metavar="IMAGE", help="Image ID, o
 def convert(
     context: typer.Context,
     source: SourceArgument,
+    output: image_libkrun.OutputArgument = "",
+    image_format: image_libkrun.FormatOption = image_libkrun.ImageFormat.KRUNPY,
     integrity_only: Annotated[
         bool, typer.Option("--integrity-only", help="Protect by dm-verity, do not encrypt.")
     ] = False,
+    passphrase_file: image_libkrun.PassphraseOption = "",
+    passphrase_out: image_libkrun.PassphraseOutOption = "",
+    cpus: image_libkrun.CpusOption = image_libkrun.DEFAULT_CPUS,
+    memory: image_libkrun.MemoryOption = image_libkrun.DEFAULT_MEMORY_MIB,
+    workload_id: image_libkrun.WorkloadIdOption = "",
+    attestation_url: image_libkrun.UrlOption = "",
+    slop: image_libkrun.SlopOption = DEFAULT_SLOP,
+    generation: image_libkrun.GenerationOption = Generation.MILAN,
+    disk_only: image_libkrun.DiskOnlyOption = False,
     json: JsonFlag = False,
 ) -> None:
-    """Convert a source, or find it in the cache, and print the image."""
+    """Convert a source, or find it in the cache, and print the image; or write one in another format."""
+    image_libkrun.require_words(context, image_format)
+    if image_format is image_libkrun.ImageFormat.LIBKRUN_SEV:
+        words = image_libkrun.SevWords(
+            source=source,
+            output=output,
+            passphrase_file=passphrase_file,
+            passphrase_out=passphrase_out,
+            cpus=cpus,
+            memory=memory,
+            workload_id=workload_id,
+            attestation_url=attestation_url,
+            slop=slop,
+            generation=generation,
+            disk_only=disk_only,
+        )
+        image_libkrun.convert_words(words, json=json)
+        return
     image = convert_source(
         settings_of(context), source, encrypt=not integrity_only, progress=Progress("convert")
     )

@@ -17,6 +17,7 @@ from krunpy.formats.narrow import Fields
 MAGIC = b"KRUN"
 TRAILER_SIZE = 12  # bytes: the magic and the length
 CONFIG_LIMIT = 1024 * 1024  # bytes of JSON, as buildah has it
+FOOTER_ALIGNMENT = 4096  # bytes; the disk is a multiple of it
 TAIL_SIZE = CONFIG_LIMIT + TRAILER_SIZE  # bytes from the end of a disk that hold any footer
 _WHAT = "the workload configuration of libkrun"
 _U32 = 2**32 - 1
@@ -56,6 +57,28 @@ def parse_krun_config(data: bytes) -> KrunConfig:
         tee_data=fields.take_string("tee_data") if fields.has("tee_data") else "",
         attestation_url=fields.take_string("attestation_url") if fields.has("attestation_url") else "",
     )
+
+
+def encode_krun_config(config: KrunConfig) -> bytes:
+    """Return krun-sev.json: all six members, in buildah's order. Raises FormatError if it is over CONFIG_LIMIT."""
+    document = {
+        "tee": config.tee,
+        "tee_data": config.tee_data,
+        "workload_id": config.workload_id,
+        "cpus": config.cpus,
+        "ram_mib": config.ram_mib,
+        "attestation_url": config.attestation_url,
+    }
+    packed = json.dumps(document, separators=(",", ":")).encode()
+    if len(packed) > CONFIG_LIMIT:
+        raise FormatError(f"cannot write {_WHAT}", why=f"it has {len(packed)} bytes, at most {CONFIG_LIMIT}")
+    return packed
+
+
+def pack_footer(document: bytes) -> bytes:
+    """Return what ends a disk: padding, the JSON and the trailer, whole units of FOOTER_ALIGNMENT bytes."""
+    footer = document + MAGIC + len(document).to_bytes(8, "little")
+    return bytes(-len(footer) % FOOTER_ALIGNMENT) + footer
 
 
 def parse_footer(tail: bytes) -> bytes | None:

@@ -138,7 +138,15 @@ def _seal_keyslot(key: Secret) -> bytes:
     salt = _derive(key, b"keyslot salt", _SALT_SIZE)
     passphrase = derive_passphrase(key).reveal()
     area_key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, ITERATIONS, KEY_SIZE)
-    split = _split_key(key)
+    return seal_key(key, area_key, _derive(key, b"stripes", 64))
+
+
+def seal_key(key: Secret, area_key: bytes, seed: bytes) -> bytes:
+    """Return the area of a key slot, of LUKS1 and LUKS2 alike: the key split over STRIPES, encrypted.
+
+    key, area_key: KEY_SIZE bytes each; seed: of the noise between, secret.
+    """
+    split = _split_key(key, seed)
     sectors = []
     for index in range(len(split) // _KEYSLOT_SECTOR):
         cipher = Cipher(algorithms.AES(area_key), modes.XTS(index.to_bytes(16, "little")))
@@ -147,9 +155,9 @@ def _seal_keyslot(key: Secret) -> bytes:
     return b"".join(sectors)
 
 
-def _split_key(key: Secret) -> bytes:
+def _split_key(key: Secret, seed: bytes) -> bytes:
     """Return the anti-forensic split of LUKS1: all stripes are needed to get the key back."""
-    noise = hashlib.shake_256(_derive(key, b"stripes", 64)).digest(_SPLIT_SIZE - KEY_SIZE)
+    noise = hashlib.shake_256(seed).digest(_SPLIT_SIZE - KEY_SIZE)
     mixed = bytes(KEY_SIZE)
     for start in range(0, len(noise), KEY_SIZE):
         mixed = diffuse(exclusive_or(mixed, noise[start : start + KEY_SIZE]))

@@ -6,21 +6,52 @@ file that is under way is kept. This module reads no source and knows no cipher.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from krunpy.formats.erofs import BLOCK_SIZE
 from krunpy.image.tree import refuse
 
 if TYPE_CHECKING:
-    from krunpy.image.disk import DiskWriter
-    from krunpy.image.erofs import Layout, Place
+    from collections.abc import Iterator
+
     from krunpy.image.tree import Node
+
+
+class Place(Protocol):
+    """Where a file lies: `size` bytes from block `block` on. given: bytes so far."""
+
+    block: int
+    given: int
+    size: int
+
+    def find_path(self) -> bytes:
+        """Return a name of the file, for messages."""
+
+
+class Layout(Protocol):
+    """A file system that is planned, with a place for every file."""
+
+    def find_place(self, node: Node) -> Place:
+        """Return where a node of the tree lies."""
+
+    def list_files(self) -> Iterator[Place]:
+        """Yield the places of regular files that have contents."""
+
+
+class Payload(Protocol):
+    """What whole blocks are written to, each once; positions and sizes in bytes."""
+
+    def write(self, position: int, data: bytes | bytearray | memoryview) -> None:
+        """Take blocks."""
+
+    def fill(self, position: int, size: int) -> None:
+        """Take zeros."""
 
 
 class ContentWriter:
     """Writes the files of one layout to one disk."""
 
-    def __init__(self, layout: Layout, writer: DiskWriter) -> None:
+    def __init__(self, layout: Layout, writer: Payload) -> None:
         self._layout = layout
         self._writer = writer
         self._tails: dict[int, bytes] = {}  # of each file under way, what does not fill a block yet
@@ -46,7 +77,7 @@ class ContentWriter:
     def _append(self, place: Place, piece: bytes | memoryview) -> None:
         if not piece:
             return
-        tail = self._tails.pop(place.slot, b"")
+        tail = self._tails.pop(id(place), b"")
         start = place.given - len(tail)
         place.given += len(piece)
         data = memoryview(tail + piece if tail else piece)
@@ -57,7 +88,7 @@ class ContentWriter:
         if rest and place.given == place.size:
             self._writer.write(place.block * BLOCK_SIZE + start + whole, rest.ljust(BLOCK_SIZE, b"\0"))
         elif rest:
-            self._tails[place.slot] = rest
+            self._tails[id(place)] = rest
 
     def _skip(self, place: Place, offset: int) -> None:
         self._append(place, bytes(min(-place.given % BLOCK_SIZE, offset - place.given)))

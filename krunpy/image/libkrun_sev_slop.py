@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from krunpy.core.errors import UsageError
 
 DEFAULT_SLOP = "25%"
+MINIMUM_SIZE = 10 * 1024 * 1024  # bytes of contents and free space together, as in buildah
 _PERCENT = re.compile(r"[0-9]{1,6}%")
 _SIZE = re.compile(r"([0-9]{1,15})(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -26,7 +27,8 @@ class Slop:
 
     def count_free(self, content: int) -> int:
         """Return the bytes to leave free, whole blocks of 4096. content: bytes."""
-        return -(-(content * self.percent // 100 + self.size) // 4096) * 4096
+        free = max(content * self.percent // 100 + self.size, MINIMUM_SIZE - content)
+        return -(-free // 4096) * 4096
 
     def count_free_inodes(self, inodes: int) -> int:
         """Return the inodes to leave free at least."""

@@ -238,7 +238,14 @@ def _uncompress(pieces: Iterator[bytes], compression: str, name: str) -> Iterato
         raise BundleError(
             f"cannot read {name}", why=f"compression: seen {compression}, wanted none, gzip or zstd"
         )
-    return ((piece, len(piece)) for piece in pieces)
+    return _count_plain(pieces)
+
+
+def _count_plain(pieces: Iterator[bytes]) -> Iterator[tuple[bytes, int]]:
+    taken = 0
+    for piece in pieces:
+        taken += len(piece)
+        yield piece, taken
 
 
 class _Check:

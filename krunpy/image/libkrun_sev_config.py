@@ -23,7 +23,7 @@ STRING_MAX = 255  # bytes of a string in krun-sev.json
 PASSPHRASE_MAX = 245  # bytes that RSA-2048 of PKCS#1 v1.5 seals
 DERIVED_ID_SIZE = 32  # characters of a workload id that is made here
 _WORKLOAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_URL = re.compile(r"https?://[!$%&'()*+,./:;=@\[\]_~A-Za-z0-9-]*[^/]")
+_URL = re.compile(r"https?://[!$%&'()*+,./:;=@\[\]_~A-Za-z0-9-]+(?<!/)")
 
 
 class Generation(StrEnum):
@@ -50,7 +50,7 @@ def require_config(config: KrunConfig) -> None:
     url = config.attestation_url
     if not url:
         return
-    if not _URL.fullmatch(url) or not url.isascii():
+    if not _URL.fullmatch(url):
         raise UsageError(
             f"cannot use the attestation URL {url[:120]!r}",
             why="wanted http:// or https://, then a host and a path without query, and no slash at the end",

@@ -15,7 +15,7 @@ import typer
 from krunpy.cli.image_legacy import PASSPHRASE_LIMIT
 from krunpy.cli.render import Progress, print_json
 from krunpy.core.errors import HostError, UsageError, make_plain
-from krunpy.core.files import load_bounded
+from krunpy.core.files import load_bounded, write_new
 from krunpy.core.octets import Secret
 from krunpy.formats.krun_footer import KrunConfig
 from krunpy.image.libkrun_sev_config import (
@@ -223,14 +223,10 @@ def _take_passphrase(file: str, out: str) -> Iterator[Secret]:
         return
     passphrase = Secret(secrets.token_hex(GENERATED_SIZE).encode())
     try:
-        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        write_new(out, passphrase.reveal())
     except OSError as error:
         raise HostError(f"cannot write {out}", why=(error.strerror or "error").lower()) from error
     try:
-        with open(descriptor, "wb") as stream:
-            stream.write(passphrase.reveal())
-            stream.flush()
-            os.fsync(descriptor)
         yield passphrase
     except BaseException:
         with contextlib.suppress(OSError):

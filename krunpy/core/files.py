@@ -39,12 +39,8 @@ def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
     # not the pid: launchers live in process namespaces of their own, where all have the same few numbers
     temporary = f"{path}.{os.urandom(8).hex()}.new"
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        write_new(temporary, contents, mode=mode)
         try:
-            with open(descriptor, "wb", closefd=True) as stream:
-                stream.write(contents)
-                stream.flush()
-                os.fsync(stream.fileno())
             os.rename(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -52,6 +48,41 @@ def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
             raise
     except OSError as error:
         raise HostError(f"cannot write {path}", why=_reason(error)) from error
+
+
+def write_new(path: str, contents: bytes, *, mode: int = 0o600) -> None:
+    """Make a file that was not there, and bring it to the disk. If it fails later, the file is removed again.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as stream:
+            stream.write(contents)
+            stream.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of it at an offset in bytes. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def sync_directory(path: str) -> None:
+    """Bring the names in a directory to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_bounded(path: str, limit: int) -> bytes:

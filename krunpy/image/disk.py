@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from krunpy.core.files import write_all
 from krunpy.core.octets import Digest32
 from krunpy.formats import luks2, verity
 from krunpy.formats.disk import Disk
@@ -128,7 +129,7 @@ class DiskWriter:
         root = self._fold_tree()
         superblock = verity.Superblock(data_blocks=geometry.data_blocks, salt=VERITY_SALT, uuid=root[:16])
         packed = verity.pack_superblock(superblock).ljust(BLOCK_SIZE, b"\0")
-        _write_all(self._descriptor, packed, geometry.data_blocks * BLOCK_SIZE)
+        write_all(self._descriptor, packed, geometry.data_blocks * BLOCK_SIZE)
         return Disk(
             data_blocks=geometry.data_blocks,
             hash_start_block=geometry.hash_start_block,
@@ -166,10 +167,10 @@ class DiskWriter:
             self._ciphers.put(cipher)
 
     def _put_blocks(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        _write_all(self._descriptor, data, offset)
+        write_all(self._descriptor, data, offset)
         digests = verity.hash_blocks(VERITY_SALT, data)
         leaves = self._geometry.levels[0].start * BLOCK_SIZE
-        _write_all(self._descriptor, digests, leaves + offset // BLOCK_SIZE * verity.DIGEST_SIZE)
+        write_all(self._descriptor, digests, leaves + offset // BLOCK_SIZE * verity.DIGEST_SIZE)
         with self._count:
             self._hashed += len(data) // BLOCK_SIZE
 
@@ -183,16 +184,8 @@ class DiskWriter:
                 digests = verity.hash_blocks(VERITY_SALT, blocks)
                 if index + 1 < len(levels):
                     above = levels[index + 1].start * BLOCK_SIZE + first * verity.DIGEST_SIZE
-                    _write_all(self._descriptor, digests, above)
+                    write_all(self._descriptor, digests, above)
         return Digest32(digests)
-
-
-def _write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
 
 
 def _read_all(descriptor: int, size: int, offset: int) -> bytes:

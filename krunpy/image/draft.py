@@ -14,7 +14,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError, HostError, StateError
-from krunpy.core.files import lock, write_atomically
+from krunpy.core.files import lock, sync_directory, write_atomically
 from krunpy.image.workload import DESCRIPTION_NAME, DISK_NAME, encode_image
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def publish_draft(cache: ImageCache, draft: Draft, image: WorkloadImage) -> Work
     """
     os.fsync(draft.descriptor)
     write_atomically(f"{draft.directory}/{DESCRIPTION_NAME}", encode_image(image))
-    _sync_directory(draft.directory)
+    sync_directory(draft.directory)
     with lock(f"{cache.directory}/lock"):
         if os.path.isdir(image.directory):
             with contextlib.suppress(FormatError, HostError, StateError):
                 return cache.load(image.image_id)
             cache.retire(image.directory)
         os.rename(draft.directory, image.directory)
-        _sync_directory(os.path.dirname(image.directory))
+        sync_directory(os.path.dirname(image.directory))
         cache.touch(image)
     return image
 
@@ -103,11 +103,3 @@ def _said_plainly(directory: str, size: int) -> Iterator[None]:
             status = os.statvfs(directory)
             raise _full(directory, size, status.f_bavail * status.f_frsize) from error
         raise HostError(f"cannot write an image in {directory}", why=error.strerror or str(error)) from error
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

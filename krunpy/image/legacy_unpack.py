@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, UsageError
+from krunpy.core.files import write_all
 from krunpy.image.tree import Node, NodeKind
 
 if TYPE_CHECKING:
@@ -144,11 +145,7 @@ class _Maker:
             with self._parent_of(self._paths[id(node)]) as (parent, name):
                 self._file = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
             self._node = node
-        view = memoryview(piece)
-        while view:
-            written = os.pwrite(self._file, view, offset)
-            view = view[written:]
-            offset += written
+        write_all(self._file, piece, offset)
 
     def close_file(self) -> None:
         """End the file under way."""

@@ -15,6 +15,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from krunpy.core.files import write_all
 from krunpy.core.octets import Secret
 from krunpy.formats import luks1
 from krunpy.formats.ext4_write import BLOCK_SIZE
@@ -22,7 +23,7 @@ from krunpy.formats.krun_footer import encode_krun_config, pack_footer
 from krunpy.image.contents import ContentWriter
 from krunpy.image.libkrun_sev_config import DERIVED_ID_SIZE
 from krunpy.image.libkrun_sev_ext4 import Layout
-from krunpy.image.libkrun_sev_payload import FileBlocks, PayloadWriter, write_all
+from krunpy.image.libkrun_sev_payload import FileBlocks, PayloadWriter
 from krunpy.image.libkrun_sev_plan import make_root, plan_places
 from krunpy.image.libkrun_sev_survey import Survey
 from krunpy.image.tree import Node, NodeKind, walk_tree

@@ -16,8 +16,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import HostError, UsageError
+from krunpy.core.files import sync_directory, write_all, write_new
 from krunpy.image.libkrun_sev_entrypoint import build_entrypoint
-from krunpy.image.libkrun_sev_payload import write_all
 from krunpy.image.outer import DISK_PATH, KRUN_PATH
 from krunpy.oci.layout import blob_path
 from krunpy.oci.layout_write import make_documents
@@ -63,7 +63,7 @@ class Output:
         if self.form is not Form.ARCHIVE:
             os.mkdir(self.path, 0o700)
         if self.form is Form.DISK_ONLY:
-            _write_file(f"{self.path}/{_KRUN}", document)
+            write_new(f"{self.path}/{_KRUN}", document)
         start = _TAR_BLOCK if self.form is Form.ARCHIVE else 0
         after = b"" if self.form is Form.DISK_ONLY else _TAR_END
         self.offset, self.size = start, len(before) + size + len(after)
@@ -81,7 +81,7 @@ class Output:
                 os.makedirs(f"{self.path}/blobs/sha256", 0o700)
                 os.rename(f"{self.path}/layer", f"{self.path}/{blob_path(digest)}")
                 for name, contents in documents.items():
-                    _write_file(f"{self.path}/{name}", contents)
+                    write_new(f"{self.path}/{name}", contents)
             else:
                 self._append(blob_path(digest), documents)
         os.fsync(self.descriptor)
@@ -118,7 +118,7 @@ def make_output(path: str, form: Form) -> Iterator[Output]:
         output.finish()
         _require_new(target)
         os.rename(temporary, target)
-        _sync(os.path.dirname(target))
+        sync_directory(os.path.dirname(target))
     except OSError as error:
         raise HostError(f"cannot write {path}", why=(error.strerror or str(error)).lower()) from error
     finally:
@@ -161,19 +161,3 @@ def _pack_header(name: str, size: int, mode: int) -> bytes:
 
 def _pad(contents: bytes) -> bytes:
     return contents + bytes(-len(contents) % _TAR_BLOCK)
-
-
-def _write_file(path: str, contents: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as stream:
-        stream.write(contents)
-        stream.flush()
-        os.fsync(descriptor)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,10 +5,10 @@ What is given here is encrypted in memory before it reaches the file. This modul
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from krunpy.core.files import write_all
 from krunpy.formats.ext4_write import BLOCK_SIZE
 from krunpy.image.libkrun_sev_plan import WHAT
 from krunpy.image.tree import refuse
@@ -118,12 +118,3 @@ class FileBlocks:
         if index < len(self._starts):
             most = min(most, self._starts[index] - block)
         return most, None
-
-
-def write_all(descriptor: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    """Write all of it at an offset in bytes. Raises OSError."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written

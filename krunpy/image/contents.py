@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from krunpy.formats.erofs import BLOCK_SIZE
+from krunpy.image.place import WHAT
 from krunpy.image.tree import refuse
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class ContentWriter:
         """
         place = self._layout.find_place(node)
         if offset < place.given or offset + len(piece) > place.size:
-            raise refuse("the root file system", place.find_path(), "changed while it was read")
+            raise refuse(WHAT, place.find_path(), "changed while it was read")
         if offset > place.given:
             self._skip(place, offset)
         self._append(place, piece)

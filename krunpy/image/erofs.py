@@ -7,38 +7,27 @@ tails of files are not packed into the metadata. This module holds no file conte
 
 from __future__ import annotations
 
-import stat
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.formats import erofs
-from krunpy.formats.erofs import BLOCK_SIZE, INODE_SIZE, SLOT_SIZE, FileType, Inode
+from krunpy.formats.erofs import BLOCK_SIZE, INODE_SIZE, SLOT_SIZE, Inode
+from krunpy.image.place import TYPES, WHAT, Named
 from krunpy.image.tree import Node, NodeKind, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from krunpy.formats.erofs import FileType
+
 META_BLOCK = 1
 FIRST_SLOT = 2  # number 0 would show as inode 0, which programs take for a deleted name
-TARGET_MAX = 4095  # bytes, of a symlink
 CHUNK_SIZE = 1024 * 1024  # bytes
 
-_WHAT = "the root file system"
-_TYPES = {
-    NodeKind.FILE: (FileType.FILE, stat.S_IFREG),
-    NodeKind.DIRECTORY: (FileType.DIRECTORY, stat.S_IFDIR),
-    NodeKind.SYMLINK: (FileType.SYMLINK, stat.S_IFLNK),
-    NodeKind.CHAR: (FileType.CHAR, stat.S_IFCHR),
-    NodeKind.BLOCK: (FileType.BLOCK, stat.S_IFBLK),
-    NodeKind.FIFO: (FileType.FIFO, stat.S_IFIFO),
-    NodeKind.SOCKET: (FileType.SOCKET, stat.S_IFSOCK),
-}
 
-
-class Place:
+class Place(Named):
     """Where one inode lies. Hard links share a place.
 
-    name, parent: of the first name in the walk.
     names:        of a directory, sorted, "." and ".." among them; else empty.
     slot:         the inode's number (nid).
     size:         i_size in bytes.
@@ -47,15 +36,11 @@ class Place:
     given:        bytes of a file that its source has given so far; `krunpy.image.contents` counts here.
     """
 
-    __slots__ = ("block", "blocks", "given", "is_inline", "links", "name", "names", "node", "parent", "size",
-                 "slot", "xattr_size")  # fmt: skip
+    __slots__ = ("block", "blocks", "given", "is_inline", "names", "size", "slot", "xattr_size")
 
     def __init__(self, node: Node, name: bytes, parent: Place | None) -> None:
-        self.node = node
-        self.name = name
-        self.parent = self if parent is None else parent
+        super().__init__(node, name, parent)
         self.names: Sequence[bytes] = ()
-        self.links = 1
         self.slot = 0
         self.block = 0
         self.blocks = 0
@@ -63,15 +48,6 @@ class Place:
         self.size = 0
         self.xattr_size = 0
         self.is_inline = False
-
-    def find_path(self) -> bytes:
-        """Return the path of the first name, without a leading slash."""
-        parts = []
-        place = self
-        while place.parent is not place:
-            parts.append(place.name)
-            place = place.parent
-        return b"/".join(reversed(parts))
 
 
 class Layout:
@@ -126,8 +102,7 @@ class Layout:
             node, name, parent = pending.pop()
             known = self._by_node.get(id(node))
             if known is not None:
-                _require_linkable(known)
-                known.links += 1
+                known.link_again()
                 continue
             place = Place(node, name, parent)
             _measure(place)
@@ -162,7 +137,7 @@ class Layout:
                 data_block = block
         if block > erofs.MAX_BLOCKS:
             raise refuse(
-                _WHAT, b"", f"needs {block} blocks of 4096 bytes, at most {erofs.MAX_BLOCKS} can be addressed"
+                WHAT, b"", f"needs {block} blocks of 4096 bytes, at most {erofs.MAX_BLOCKS} can be addressed"
             )
         return data_block, block
 
@@ -175,7 +150,7 @@ class Layout:
             packed = erofs.pack_inode(
                 Inode(
                     number=number,
-                    mode=_TYPES[node.kind][1] | node.mode,
+                    mode=TYPES[node.kind][1] | node.mode,
                     links=place.links,
                     size=place.size,
                     location=location,
@@ -187,7 +162,7 @@ class Layout:
                 )
             )
         except FormatError as error:
-            raise refuse(_WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
+            raise refuse(WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
         tail = self._pack_data(place) if place.is_inline else b""
         return packed + erofs.pack_xattrs(node.xattrs) + tail
 
@@ -202,13 +177,8 @@ class Layout:
         return b"".join(block.ljust(BLOCK_SIZE, b"\0") for block in blocks)
 
     def _find_entry(self, place: Place, name: bytes) -> tuple[bytes, int, FileType]:
-        if name == b".":
-            target = place
-        elif name == b"..":
-            target = place.parent
-        else:
-            target = self._by_node[id(place.node.children[name])]
-        return name, target.slot, _TYPES[target.node.kind][0]
+        target = place.find_entry(name, self._by_node)
+        return name, target.slot, TYPES[target.node.kind][0]
 
 
 def _measure(place: Place) -> None:
@@ -217,39 +187,24 @@ def _measure(place: Place) -> None:
     try:
         place.xattr_size = len(erofs.pack_xattrs(node.xattrs))
     except FormatError as error:
-        raise refuse(_WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
-    if not 0 <= node.mode <= 0o7777:  # noqa: PLR2004 - 12 bits
-        raise refuse(_WHAT, place.find_path(), f"has the mode {node.mode:o}, wanted 12 bits")
+        raise refuse(WHAT, place.find_path(), f"cannot be represented: {error.why}") from error
+    place.require_mode()
     room = BLOCK_SIZE - INODE_SIZE - place.xattr_size
     match node.kind:
         case NodeKind.FILE:
             place.size = node.size
         case NodeKind.SYMLINK:
             place.size = len(node.target)
-            if not 1 <= place.size <= TARGET_MAX or b"\0" in node.target:
-                raise refuse(_WHAT, place.find_path(), "is a symlink whose target Linux cannot hold")
+            place.require_target()
             place.is_inline = place.size <= room
         case NodeKind.DIRECTORY:
-            place.names = _sort_names(place)
+            place.require_names(erofs.MAX_NAME)
+            place.names = sorted((b".", b"..", *node.children))
             # Whole blocks, padded with zeroes: `ls -l` then shows what it shows of the same directory on ext4.
             place.size = sum(1 for _ in erofs.split_directory(place.names)) * BLOCK_SIZE
         case _:
             pass
     place.blocks = 0 if place.is_inline else -(-place.size // BLOCK_SIZE)
-
-
-def _sort_names(place: Place) -> list[bytes]:
-    names = list(place.node.children)
-    for name in names:
-        if not name or name in (b".", b"..") or len(name) > erofs.MAX_NAME or b"/" in name or b"\0" in name:
-            path = place.find_path() + b"/" + name
-            raise refuse(_WHAT, path.lstrip(b"/"), "has a name that no file system can hold")
-    return sorted((b".", b"..", *names))
-
-
-def _require_linkable(place: Place) -> None:
-    if place.node.kind is NodeKind.DIRECTORY:
-        raise refuse(_WHAT, place.find_path(), "is a directory with a second name")
 
 
 def _pad(buffer: bytearray, size: int) -> None:

@@ -6,7 +6,6 @@ and what belongs to them. Copies of the superblock cut what crosses them in two.
 
 from __future__ import annotations
 
-import stat
 import uuid
 from collections import Counter
 from hashlib import sha256
@@ -18,7 +17,8 @@ from krunpy.formats import ext4_write_inode as records
 from krunpy.formats.ext4_write import BLOCK_SIZE, BLOCKS_PER_GROUP, INODE_SIZE, Geometry, Group, Identity
 from krunpy.formats.ext4_write_checksum import fill_directories, fill_inodes, seed_inode
 from krunpy.formats.ext4_write_xattr import pack_after_inode, pack_block
-from krunpy.image.libkrun_sev_plan import WHAT, digest_places
+from krunpy.image.libkrun_sev_plan import digest_places
+from krunpy.image.place import TYPES, WHAT
 from krunpy.image.tree import Node, NodeKind, refuse
 
 if TYPE_CHECKING:
@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from krunpy.image.libkrun_sev_slop import Slop
 
 _BATCH = 1024  # directory blocks whose checksums are made at once
-_TYPES = {
-    NodeKind.FILE: (1, stat.S_IFREG),
-    NodeKind.DIRECTORY: (2, stat.S_IFDIR),
-    NodeKind.CHAR: (3, stat.S_IFCHR),
-    NodeKind.BLOCK: (4, stat.S_IFBLK),
-    NodeKind.FIFO: (5, stat.S_IFIFO),
-    NodeKind.SOCKET: (6, stat.S_IFSOCK),
-    NodeKind.SYMLINK: (7, stat.S_IFLNK),
-}
 
 
 class _FullError(Exception):
@@ -237,7 +228,7 @@ class Layout:
             if node.kind is NodeKind.SYMLINK and place.extents:
                 others.append((place.extents[0].physical, node.target.ljust(BLOCK_SIZE, b"\0")))
             inode = records.Inode(
-                mode=_TYPES[node.kind][1] | node.mode,
+                mode=TYPES[node.kind][1] | node.mode,
                 uid=node.uid,
                 gid=node.gid,
                 links=place.links,
@@ -279,10 +270,5 @@ class Layout:
             yield address, blocks[index * BLOCK_SIZE : (index + 1) * BLOCK_SIZE]
 
     def _find_entry(self, place: Place, name: bytes) -> tuple[bytes, int, int]:
-        if name == b".":
-            target = place
-        elif name == b"..":
-            target = place.parent
-        else:
-            target = self.places[id(place.node.children[name])]
-        return name, target.number, _TYPES[target.node.kind][0]
+        target = place.find_entry(name, self.places)
+        return name, target.number, TYPES[target.node.kind][0]

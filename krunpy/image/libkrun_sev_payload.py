@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.files import write_all
 from krunpy.formats.ext4_write import BLOCK_SIZE
-from krunpy.image.libkrun_sev_plan import WHAT
+from krunpy.image.libkrun_sev_survey import add_run
+from krunpy.image.place import WHAT
 from krunpy.image.tree import refuse
 from krunpy.image.xts import SMALL_SECTOR_SIZE, SectorCipher
 
@@ -43,10 +44,7 @@ class PayloadWriter:
             count = len(part) // BLOCK_SIZE
             self._batch += part
             self._numbers += range(block, block + count)
-            if self._runs and sum(self._runs[-1]) == block:
-                self._runs[-1] = (self._runs[-1][0], self._runs[-1][1] + count)
-            else:
-                self._runs.append((block, count))
+            add_run(self._runs, block, count)
             if len(self._numbers) == BATCH_BLOCKS:
                 self.flush()
             block += count

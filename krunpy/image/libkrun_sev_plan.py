@@ -15,6 +15,7 @@ from krunpy.formats.ext4_write import BLOCK_SIZE, FIRST_INODE
 from krunpy.formats.ext4_write_xattr import split_xattrs
 from krunpy.image.legacy_config import CONFIG_PATH
 from krunpy.image.libkrun_sev_survey import EMPTY, Shape
+from krunpy.image.place import WHAT, Named
 from krunpy.image.tree import Node, NodeKind, refuse
 
 if TYPE_CHECKING:
@@ -23,18 +24,15 @@ if TYPE_CHECKING:
     from krunpy.formats.ext4_write_inode import Extent
     from krunpy.formats.ext4_write_xattr import Attribute
 
-WHAT = "the root file system"
 ROOT_INODE = 2
 LOST = b"lost+found"
-_TARGET_MAX = 4095  # bytes, of a symlink
 _SECTORS = BLOCK_SIZE // 512
 _DOMAIN = b"krunpy libkrun-sev contents v1\0"
 
 
-class Place:
+class Place(Named):
     """One inode and what it needs. Hard links share a place.
 
-    name, parent: of the first name in the walk.
     names:        of a directory, in the order of its entries, "." and ".." first; else empty.
     number:       of the inode.
     size:         i_size in bytes.
@@ -45,16 +43,13 @@ class Place:
     given:        bytes of a file that its source has given so far; `krunpy.image.contents` counts here.
     """
 
-    __slots__ = ("block", "extents", "given", "inside", "links", "map_blocks", "name", "names", "node", "number",
-                 "outside", "parent", "shape", "size", "xattr_block")  # fmt: skip
+    __slots__ = ("block", "extents", "given", "inside", "map_blocks", "names", "number", "outside", "shape", "size",
+                 "xattr_block")  # fmt: skip
 
     def __init__(self, node: Node, name: bytes, parent: Place | None, number: int) -> None:
-        self.node = node
-        self.name = name
-        self.parent = self if parent is None else parent
+        super().__init__(node, name, parent)
         self.number = number
         self.names: Sequence[bytes] = ()
-        self.links = 1
         self.size = 0
         self.shape: Shape = EMPTY
         self.inside: list[Attribute] = []
@@ -64,15 +59,6 @@ class Place:
         self.xattr_block = 0
         self.block = 0
         self.given = 0
-
-    def find_path(self) -> bytes:
-        """Return the path of the first name, without a leading slash."""
-        parts = []
-        place = self
-        while place.parent is not place:
-            parts.append(place.name)
-            place = place.parent
-        return b"/".join(reversed(parts))
 
     @property
     def data_blocks(self) -> int:
@@ -160,9 +146,7 @@ def _fold(found: hashlib._Hash, *parts: bytes | int) -> None:
 
 
 def _link_again(place: Place) -> None:
-    if place.node.kind is NodeKind.DIRECTORY:
-        raise refuse(WHAT, place.find_path(), "is a directory with a second name")
-    place.links += 1
+    place.link_again()
     if place.links > records.MAX_LINKS:
         raise refuse(WHAT, place.find_path(), f"has more than {records.MAX_LINKS} names")
 
@@ -170,8 +154,7 @@ def _link_again(place: Place) -> None:
 def _measure(place: Place, shapes: Mapping[int, Shape]) -> None:
     """Fill in sizes and runs. Raises FormatError or BundleError if the node cannot be represented."""
     node = place.node
-    if not 0 <= node.mode <= 0o7777:  # noqa: PLR2004 - 12 bits
-        raise refuse(WHAT, place.find_path(), f"has the mode {node.mode:o}, wanted 12 bits")
+    place.require_mode()
     place.inside, place.outside = split_xattrs(node.xattrs)
     match node.kind:
         case NodeKind.FILE:
@@ -179,21 +162,13 @@ def _measure(place: Place, shapes: Mapping[int, Shape]) -> None:
             place.shape = shapes.get(id(node), EMPTY)
         case NodeKind.SYMLINK:
             place.size = len(node.target)
-            if not 1 <= place.size <= _TARGET_MAX or b"\0" in node.target:
-                raise refuse(WHAT, place.find_path(), "is a symlink whose target Linux cannot hold")
+            place.require_target()
             if place.size >= records.INLINE_SIZE:
                 place.shape = Shape(((0, 1),), EMPTY.digest)
         case NodeKind.DIRECTORY:
-            _require_names(place)
+            place.require_names(records.MAX_NAME)
             blocks = len(records.split_directory(place.names))
             place.size = blocks * BLOCK_SIZE
             place.shape = Shape(((0, blocks),), EMPTY.digest)
         case _:
             pass
-
-
-def _require_names(place: Place) -> None:
-    for name in place.names[2:]:
-        if not name or name in (b".", b"..") or len(name) > records.MAX_NAME or b"/" in name or b"\0" in name:
-            path = place.find_path() + b"/" + name
-            raise refuse(WHAT, path.lstrip(b"/"), "has a name that no file system can hold")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.formats.ext4_write import BLOCK_SIZE
+from krunpy.image.place import WHAT
 from krunpy.image.tree import refuse
 
 if TYPE_CHECKING:
@@ -102,11 +103,16 @@ class _Reader:
         data = self._unit.rstrip(b"\0")  # zeros at the end may be given or left out
         self._digest.update(number.to_bytes(8, "little") + len(data).to_bytes(4, "little"))
         self._digest.update(data)
-        if self._runs and sum(self._runs[-1]) == first:
-            self._runs[-1] = (self._runs[-1][0], self._runs[-1][1] + blocks)
-        else:
-            self._runs.append((first, blocks))
+        add_run(self._runs, first, blocks)
+
+
+def add_run(runs: list[tuple[int, int]], first: int, blocks: int) -> None:
+    """Add blocks to runs of (first, blocks), to the last run if they follow it."""
+    if runs and sum(runs[-1]) == first:
+        runs[-1] = (runs[-1][0], runs[-1][1] + blocks)
+    else:
+        runs.append((first, blocks))
 
 
 def _changed() -> Exception:
-    return refuse("the root file system", b"", "changed while it was read")
+    return refuse(WHAT, b"", "changed while it was read")

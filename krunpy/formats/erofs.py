@@ -7,7 +7,6 @@ Documentation/filesystems/erofs.rst; read by 6.1 and newer.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -93,17 +92,6 @@ def pack_inode(inode: Inode) -> bytes:
         )  # fmt: skip
     except struct.error as error:
         raise FormatError("cannot pack an erofs inode", why=f"a field does not fit: {inode}") from error
-
-
-def encode_device(device: int) -> int:
-    """Return a device number (os.makedev) in the kernel's 32-bit form: minor 20 bits, major 12 bits.
-
-    Raises FormatError if major or minor are larger.
-    """
-    major, minor = os.major(device), os.minor(device)
-    if major >= 1 << 12 or minor >= 1 << 20:
-        raise FormatError("cannot pack an erofs inode", why=f"device {major}:{minor} is over 4095:1048575")
-    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
 
 
 def split_directory(names: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:

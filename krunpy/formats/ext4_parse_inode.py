@@ -29,14 +29,14 @@ _REFUSED = {
 _INODE = struct.Struct("<HHI8xI4xHHII4x60sIII4xHHHHH2x")
 _EXTRA = struct.Struct("<HH4xI")  # extra size, checksum high, time of change's extra bits
 _EXTRA_AT = 128
-_EXTENT_MAGIC = 0xF30A
-_EXTENT_HEADER = struct.Struct("<HHHHI")
-_EXTENT = struct.Struct("<IHHI")
-_INDEX = struct.Struct("<IIH2x")
+EXTENT_MAGIC = 0xF30A
+EXTENT_HEADER = struct.Struct("<HHHHI")
+EXTENT = struct.Struct("<IHHI")
+INDEX = struct.Struct("<IIH2x")
 _UNWRITTEN = 32768  # blocks; a longer extent is reserved but reads as zeros
-_DIRENT = struct.Struct("<IHBB")
-_TAIL_SIZE = 12  # bytes, with a checksum that looks like an entry
-_TAIL_KIND = 0xDE
+DIRENT = struct.Struct("<IHBB")
+TAIL_SIZE = 12  # bytes, with a checksum that looks like an entry
+TAIL_KIND = 0xDE
 _DEPTH_LIMIT = 5
 
 
@@ -147,12 +147,12 @@ def parse_extents(data: bytes, inode: Inode, depth: int | None) -> tuple[int, tu
     Raises FormatError if it is damaged; the parts ascend and do not overlap.
     """
     where = f"{WHAT}: extents of inode {inode.number}"
-    if len(data) < _EXTENT_HEADER.size:
+    if len(data) < EXTENT_HEADER.size:
         raise FormatError(where, why="they are cut off")
-    magic, count, room, seen_depth, _ = _EXTENT_HEADER.unpack_from(data)
-    end = _EXTENT_HEADER.size + room * _EXTENT.size
+    magic, count, room, seen_depth, _ = EXTENT_HEADER.unpack_from(data)
+    end = EXTENT_HEADER.size + room * EXTENT.size
     is_deep = seen_depth > _DEPTH_LIMIT or (depth is not None and seen_depth != depth)
-    if magic != _EXTENT_MAGIC or is_deep or count > room or end > len(data):
+    if magic != EXTENT_MAGIC or is_deep or count > room or end > len(data):
         raise FormatError(where, why=f"magic {magic:#x}, depth {seen_depth}, {count} of {room} entries")
     if depth is not None:
         _require_tail(where, data, end, inode.seed)
@@ -161,7 +161,7 @@ def parse_extents(data: bytes, inode: Inode, depth: int | None) -> tuple[int, tu
     found: list[Extent | Branch] = []
     least = 0
     for index in range(count):
-        part = _unpack_part(data, _EXTENT_HEADER.size + index * _EXTENT.size, is_leaf=seen_depth == 0)
+        part = _unpack_part(data, EXTENT_HEADER.size + index * EXTENT.size, is_leaf=seen_depth == 0)
         blocks = part.blocks if isinstance(part, Extent) else 1
         if part.logical < least or not blocks:
             raise FormatError(where, why=f"{blocks} blocks at {part.logical} overlap those before")
@@ -172,9 +172,9 @@ def parse_extents(data: bytes, inode: Inode, depth: int | None) -> tuple[int, tu
 
 def _unpack_part(data: bytes, offset: int, *, is_leaf: bool) -> Extent | Branch:
     if not is_leaf:
-        logical, low, high = _INDEX.unpack_from(data, offset)
+        logical, low, high = INDEX.unpack_from(data, offset)
         return Branch(logical, low | high << 32)
-    logical, blocks, high, low = _EXTENT.unpack_from(data, offset)
+    logical, blocks, high, low = EXTENT.unpack_from(data, offset)
     if blocks > _UNWRITTEN:
         return Extent(logical, blocks - _UNWRITTEN, None)
     return Extent(logical, blocks, low | high << 32)
@@ -200,14 +200,14 @@ def parse_directory(data: bytes, inode: Inode, *, is_first: bool) -> Iterator[tu
         _require_directory_checksum(where, data, inode, is_first=is_first)
     offset = 0
     while offset < len(data):
-        if offset + _DIRENT.size > len(data):
+        if offset + DIRENT.size > len(data):
             raise FormatError(where, why=f"an entry at {offset} is cut off")
-        number, length, name_size, _ = _DIRENT.unpack_from(data, offset)
+        number, length, name_size, _ = DIRENT.unpack_from(data, offset)
         end = offset + length
-        if length % 4 or length < _DIRENT.size + name_size or length < _TAIL_SIZE or end > len(data):
+        if length % 4 or length < DIRENT.size + name_size or length < TAIL_SIZE or end > len(data):
             raise FormatError(where, why=f"an entry at {offset} has {length} bytes, its name {name_size}")
         if number:
-            name = data[offset + _DIRENT.size : offset + _DIRENT.size + name_size]
+            name = data[offset + DIRENT.size : offset + DIRENT.size + name_size]
             if not name or b"/" in name or b"\0" in name:
                 raise FormatError(where, why=f"an entry at {offset} has a name that no file can have")
             yield name, number
@@ -221,10 +221,10 @@ def _require_directory_checksum(where: str, data: bytes, inode: Inode, *, is_fir
         if start:
             _require_index_checksum(where, data, inode.seed, start)
             return
-    tail = data[-_TAIL_SIZE:]
-    if tail[:8] != _DIRENT.pack(0, _TAIL_SIZE, 0, _TAIL_KIND):
+    tail = data[-TAIL_SIZE:]
+    if tail[:8] != DIRENT.pack(0, TAIL_SIZE, 0, TAIL_KIND):
         raise FormatError(where, why="a block of it has no checksum")
-    seen, wanted = int.from_bytes(tail[8:], "little"), fold_crc32c(inode.seed, data[:-_TAIL_SIZE])
+    seen, wanted = int.from_bytes(tail[8:], "little"), fold_crc32c(inode.seed, data[:-TAIL_SIZE])
     if seen != wanted:
         raise FormatError(where, why=f"checksum: seen {seen:#x}, wanted {wanted:#x}")
 

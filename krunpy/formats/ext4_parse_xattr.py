@@ -12,13 +12,13 @@ from krunpy.core.errors import FormatError
 from krunpy.formats.crc32c import fold_crc32c
 from krunpy.formats.ext4_parse import WHAT
 
-_MAGIC = 0xEA020000
-_BLOCK_HEADER = 32  # bytes
-_CHECKSUM_AT = 16
-_ENTRY = struct.Struct("<BBHIII")
-_PREFIXES = {1: b"user.", 4: b"trusted.", 6: b"security.", 7: b"system."}
-_LISTS = {2: b"system.posix_acl_access", 3: b"system.posix_acl_default"}
-_NAMED_TAGS = (2, 8)  # ACL_USER, ACL_GROUP: the only entries that are stored with an id
+MAGIC = 0xEA020000
+BLOCK_HEADER = 32  # bytes
+CHECKSUM_AT = 16
+ENTRY = struct.Struct("<BBHIII")
+PREFIXES = {1: b"user.", 4: b"trusted.", 6: b"security.", 7: b"system."}
+LISTS = {2: b"system.posix_acl_access", 3: b"system.posix_acl_default"}
+NAMED_TAGS = (2, 8)  # ACL_USER, ACL_GROUP: the only entries that are stored with an id
 _NOBODY = 0xFFFFFFFF
 
 
@@ -27,7 +27,7 @@ def parse_xattrs_after_inode(data: bytes, number: int) -> dict[bytes, bytes]:
 
     Raises FormatError if they are damaged.
     """
-    if len(data) < 4 or int.from_bytes(data[:4], "little") != _MAGIC:  # noqa: PLR2004 - the magic
+    if len(data) < 4 or int.from_bytes(data[:4], "little") != MAGIC:  # noqa: PLR2004 - the magic
         return {}
     return _parse_entries(data[4:], 0, f"{WHAT}: extended attributes of inode {number}")
 
@@ -38,37 +38,37 @@ def parse_xattr_block(data: bytes, block: int, seed: int | None) -> dict[bytes, 
     Raises FormatError if they are damaged.
     """
     where = f"{WHAT}: extended attributes in block {block}"
-    if len(data) < _BLOCK_HEADER or int.from_bytes(data[:4], "little") != _MAGIC:
+    if len(data) < BLOCK_HEADER or int.from_bytes(data[:4], "little") != MAGIC:
         raise FormatError(where, why="they do not begin as such")
     if seed is not None:
-        seen = int.from_bytes(data[_CHECKSUM_AT : _CHECKSUM_AT + 4], "little")
-        cleared = data[:_CHECKSUM_AT] + bytes(4) + data[_CHECKSUM_AT + 4 :]
+        seen = int.from_bytes(data[CHECKSUM_AT : CHECKSUM_AT + 4], "little")
+        cleared = data[:CHECKSUM_AT] + bytes(4) + data[CHECKSUM_AT + 4 :]
         wanted = fold_crc32c(fold_crc32c(seed, struct.pack("<Q", block)), cleared)
         if seen != wanted:
             raise FormatError(where, why=f"checksum: seen {seen:#x}, wanted {wanted:#x}")
-    return _parse_entries(data, _BLOCK_HEADER, where)
+    return _parse_entries(data, BLOCK_HEADER, where)
 
 
 def _parse_entries(data: bytes, offset: int, where: str) -> dict[bytes, bytes]:
     """Return the entries from an offset. Offsets of values count from the start of the data."""
     found: dict[bytes, bytes] = {}
     while data[offset : offset + 4] not in (bytes(4), b""):
-        if offset + _ENTRY.size > len(data):
+        if offset + ENTRY.size > len(data):
             raise FormatError(where, why=f"an entry at {offset} is cut off")
-        name_size, kind, value_at, value_inode, value_size, _ = _ENTRY.unpack_from(data, offset)
-        end = offset + _ENTRY.size + name_size
+        name_size, kind, value_at, value_inode, value_size, _ = ENTRY.unpack_from(data, offset)
+        end = offset + ENTRY.size + name_size
         if end > len(data) or value_inode or value_at + value_size > len(data):
             raise FormatError(
                 where, why=f"an entry at {offset} has {value_size} bytes at {value_at} of {len(data)}"
             )
-        name, value = data[offset + _ENTRY.size : end], data[value_at : value_at + value_size]
-        full = _LISTS.get(kind, b"") if kind in _LISTS and not name else _PREFIXES.get(kind, b"") + name
-        if kind not in _LISTS and (kind not in _PREFIXES or not name):
+        name, value = data[offset + ENTRY.size : end], data[value_at : value_at + value_size]
+        full = LISTS.get(kind, b"") if kind in LISTS and not name else PREFIXES.get(kind, b"") + name
+        if kind not in LISTS and (kind not in PREFIXES or not name):
             raise FormatError(where, why=f"an entry at {offset} has a name of the unknown kind {kind}")
         if not full or full in found:
             raise FormatError(where, why=f"an entry at {offset} has a name that it cannot have")
-        found[full] = _widen_list(value, where) if kind in _LISTS else value
-        offset += -(-(_ENTRY.size + name_size) // 4) * 4
+        found[full] = _widen_list(value, where) if kind in LISTS else value
+        offset += -(-(ENTRY.size + name_size) // 4) * 4
     return found
 
 
@@ -84,7 +84,7 @@ def _widen_list(value: bytes, where: str) -> bytes:
         tag, permissions = struct.unpack_from("<HH", value, offset)
         offset += 4
         name = _NOBODY
-        if tag in _NAMED_TAGS:
+        if tag in NAMED_TAGS:
             if offset + 4 > len(value):
                 raise FormatError(where, why="an access control list is cut off")
             name = int.from_bytes(value[offset : offset + 4], "little")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from krunpy.formats.crc32c import fold_crc32c
+from krunpy.formats.ext4_parse_inode import TAIL_SIZE
 from krunpy.formats.ext4_write import BLOCK_SIZE, INODE_SIZE
-from krunpy.formats.ext4_write_inode import TAIL_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

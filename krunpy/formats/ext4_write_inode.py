@@ -6,35 +6,36 @@ at once. Source: as `krunpy.formats.ext4_parse_inode`.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.formats.crc32c import fold_crc32c
+from krunpy.formats.device import encode_device
+from krunpy.formats.ext4_parse_inode import (
+    DIRENT,
+    EXTENT,
+    EXTENT_HEADER,
+    EXTENT_MAGIC,
+    INDEX,
+    TAIL_KIND,
+    TAIL_SIZE,
+)
 from krunpy.formats.ext4_write import BLOCK_SIZE, EXTRA_SIZE, INODE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-INLINE_SIZE = 60  # bytes of i_block
 XATTR_ROOM = INODE_SIZE - 128 - EXTRA_SIZE  # bytes behind an inode's fields
 MAX_NAME = 255  # bytes
 MAX_LINKS = 65000
 MAX_EXTENT = 32768  # blocks
-FLAG_EXTENTS = 0x80000
-TAIL_SIZE = 12  # bytes at the end of a directory block, with its checksum
 
 _INODE = struct.Struct("<HHIIIIIHHIII60sIIIIHHHHHHHHIIIIIII")
-_EXTENT_MAGIC = 0xF30A
-_HEADER = struct.Struct("<HHHHI")
-_EXTENT = struct.Struct("<IHHI")
-_INDEX = struct.Struct("<IIHH")
 _ROOT_EXTENTS = 4
-_BLOCK_EXTENTS = (BLOCK_SIZE - _HEADER.size - 4) // _EXTENT.size
-_DIRENT = struct.Struct("<IHBB")
-_TAIL = struct.pack("<IHBBI", 0, TAIL_SIZE, 0, 0xDE, 0)
+_BLOCK_EXTENTS = (BLOCK_SIZE - EXTENT_HEADER.size - 4) // EXTENT.size
+_TAIL = DIRENT.pack(0, TAIL_SIZE, 0, TAIL_KIND) + bytes(4)
 _U32 = 0xFFFFFFFF
 
 
@@ -93,12 +94,8 @@ def pack_device(device: int) -> bytes:
 
     Raises FormatError if major or minor are too large.
     """
-    major, minor = os.major(device), os.minor(device)
-    if major >= 1 << 12 or minor >= 1 << 20:
-        raise FormatError("cannot pack an ext4 inode", why=f"device {major}:{minor} is over 4095:1048575")
-    if major < 256 and minor < 256:  # noqa: PLR2004 - the old form, 8 bits each
-        return struct.pack("<I", major << 8 | minor)
-    return struct.pack("<II", 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
+    number = encode_device(device)
+    return struct.pack("<II", 0, number) if number > 0xFFFF else struct.pack("<I", number)  # noqa: PLR2004 - old form
 
 
 def split_extents(logical: int, runs: Sequence[tuple[int, int]]) -> Iterator[Extent]:
@@ -126,7 +123,7 @@ def pack_map(extents: Sequence[Extent], blocks: Sequence[int], seed: int) -> tup
     """
     free = iter(blocks)
     packed: list[bytes] = []
-    entries = [(each.logical, _EXTENT.pack(each.logical, each.blocks, 0, each.physical)) for each in extents]
+    entries = [(each.logical, EXTENT.pack(each.logical, each.blocks, 0, each.physical)) for each in extents]
     depth = 0
     while len(entries) > _ROOT_EXTENTS:
         above = []
@@ -134,15 +131,15 @@ def pack_map(extents: Sequence[Extent], blocks: Sequence[int], seed: int) -> tup
             part = entries[first : first + _BLOCK_EXTENTS]
             body = _pack_node([entry for _, entry in part], _BLOCK_EXTENTS, depth)
             packed.append(body + struct.pack("<I", fold_crc32c(seed, body)))
-            above.append((part[0][0], _INDEX.pack(part[0][0], next(free), 0, 0)))
+            above.append((part[0][0], INDEX.pack(part[0][0], next(free), 0)))
         entries = above
         depth += 1
     return _pack_node([entry for _, entry in entries], _ROOT_EXTENTS, depth), packed
 
 
 def _pack_node(entries: Sequence[bytes], room: int, depth: int) -> bytes:
-    header = _HEADER.pack(_EXTENT_MAGIC, len(entries), room, depth, 0)
-    return (header + b"".join(entries)).ljust(_HEADER.size + room * _EXTENT.size, b"\0")
+    header = EXTENT_HEADER.pack(EXTENT_MAGIC, len(entries), room, depth, 0)
+    return (header + b"".join(entries)).ljust(EXTENT_HEADER.size + room * EXTENT.size, b"\0")
 
 
 def split_directory(names: Sequence[bytes]) -> list[tuple[int, int]]:
@@ -165,10 +162,10 @@ def pack_directory_block(entries: Sequence[tuple[bytes, int, int]]) -> bytes:
     left = BLOCK_SIZE - TAIL_SIZE
     for index, (name, number, kind) in enumerate(entries):
         size = left if index == len(entries) - 1 else _measure(name)
-        parts.append((_DIRENT.pack(number, size, len(name), kind) + name).ljust(size, b"\0"))
+        parts.append((DIRENT.pack(number, size, len(name), kind) + name).ljust(size, b"\0"))
         left -= size
     return b"".join((*parts, _TAIL))
 
 
 def _measure(name: bytes) -> int:
-    return -(-(_DIRENT.size + len(name)) // 4) * 4
+    return -(-(DIRENT.size + len(name)) // 4) * 4

@@ -10,6 +10,15 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.formats.crc32c import fold_crc32c
+from krunpy.formats.ext4_parse_xattr import (
+    BLOCK_HEADER,
+    CHECKSUM_AT,
+    ENTRY,
+    LISTS,
+    MAGIC,
+    NAMED_TAGS,
+    PREFIXES,
+)
 from krunpy.formats.ext4_write import BLOCK_SIZE
 from krunpy.formats.ext4_write_inode import XATTR_ROOM
 
@@ -18,13 +27,9 @@ if TYPE_CHECKING:
 
     Attribute = tuple[int, bytes, bytes]  # kind of the name, rest of the name, value as it is stored
 
-_MAGIC = struct.pack("<I", 0xEA020000)
-_ENTRY = struct.Struct("<BBHIII")
-_BLOCK_HEADER = 32  # bytes
-_CHECKSUM_AT = 16
-_PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
-_LISTS = {b"system.posix_acl_access": 2, b"system.posix_acl_default": 3}
-_NAMED_TAGS = (2, 8)  # ACL_USER, ACL_GROUP: the only entries that are stored with an id
+_MAGIC = struct.pack("<I", MAGIC)
+_KINDS = {kind: prefix for kind, prefix in PREFIXES.items() if prefix != b"system."}
+_LISTS = {name: kind for kind, name in LISTS.items()}
 _END = 4  # bytes of zeros after the last entry
 _WHAT = "cannot pack an extended attribute"
 _U32 = 0xFFFFFFFF
@@ -44,10 +49,10 @@ def split_xattrs(xattrs: Mapping[bytes, bytes]) -> tuple[list[Attribute], list[A
         (inside if size <= room else outside).append(each)
         room -= size if size <= room else 0
     need = sum(_measure(each) for each in outside)
-    if need > BLOCK_SIZE - _BLOCK_HEADER - _END:
+    if need > BLOCK_SIZE - BLOCK_HEADER - _END:
         raise FormatError(
             "cannot pack extended attributes",
-            why=f"{need} bytes do not fit one block, at most {BLOCK_SIZE - _BLOCK_HEADER - _END} do",
+            why=f"{need} bytes do not fit one block, at most {BLOCK_SIZE - BLOCK_HEADER - _END} do",
         )
     return inside, outside
 
@@ -64,10 +69,10 @@ def pack_block(attributes: Sequence[Attribute], block: int, seed: int) -> bytes:
     whole = 0
     for each in attributes:
         whole = _rotate(whole, 16) ^ _hash(each)
-    header = _MAGIC + struct.pack("<III", 1, 1, whole) + bytes(_BLOCK_HEADER - 16)
-    packed = bytearray(header + _pack(attributes, _BLOCK_HEADER, BLOCK_SIZE - _BLOCK_HEADER))
+    header = _MAGIC + struct.pack("<III", 1, 1, whole) + bytes(BLOCK_HEADER - 16)
+    packed = bytearray(header + _pack(attributes, BLOCK_HEADER, BLOCK_SIZE - BLOCK_HEADER))
     checksum = fold_crc32c(fold_crc32c(seed, struct.pack("<Q", block)), packed)
-    struct.pack_into("<I", packed, _CHECKSUM_AT, checksum)
+    struct.pack_into("<I", packed, CHECKSUM_AT, checksum)
     return bytes(packed)
 
 
@@ -79,7 +84,7 @@ def _pack(attributes: Sequence[Attribute], start: int, room: int) -> bytes:
         kind, name, value = each
         end -= -(-len(value) // 4) * 4
         place = start + end if value else 0
-        entry = _ENTRY.pack(len(name), kind, place, 0, len(value), _hash(each)) + name
+        entry = ENTRY.pack(len(name), kind, place, 0, len(value), _hash(each)) + name
         packed[at : at + len(entry)] = entry
         packed[end : end + len(value)] = value
         at += -(-len(entry) // 4) * 4
@@ -88,7 +93,7 @@ def _pack(attributes: Sequence[Attribute], start: int, room: int) -> bytes:
 
 def _measure(attribute: Attribute) -> int:
     _, name, value = attribute
-    return -(-(_ENTRY.size + len(name)) // 4) * 4 + -(-len(value) // 4) * 4
+    return -(-(ENTRY.size + len(name)) // 4) * 4 + -(-len(value) // 4) * 4
 
 
 def _order(attribute: Attribute) -> tuple[int, int, bytes]:
@@ -114,7 +119,7 @@ def _rotate(value: int, bits: int) -> int:
 def _name(name: bytes, value: bytes) -> Attribute:
     if name in _LISTS:
         return _LISTS[name], b"", _shorten_list(value)
-    for prefix, kind in _PREFIXES:
+    for kind, prefix in _KINDS.items():
         if name.startswith(prefix) and len(prefix) < len(name) <= len(prefix) + 255:
             return kind, name[len(prefix) :], value
     raise FormatError(
@@ -129,6 +134,6 @@ def _shorten_list(value: bytes) -> bytes:
     parts = [struct.pack("<I", 1)]
     for tag, permissions, name in struct.iter_unpack("<HHI", value[4:]):
         parts.append(struct.pack("<HH", tag, permissions))
-        if tag in _NAMED_TAGS:
+        if tag in NAMED_TAGS:
             parts.append(struct.pack("<I", name))
     return b"".join(parts)

@@ -8,23 +8,19 @@ This module does not encrypt the payload. Source: LUKS1 On-Disk Format Specifica
 from __future__ import annotations
 
 import hashlib
-import struct
 import uuid
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from krunpy.core.octets import Secret
-from krunpy.formats.luks1_parse import MAGIC, SECTOR_SIZE, SLOTS
+from krunpy.formats.luks1_parse import DISABLED, ENABLED, HEADER, MAGIC, SECTOR_SIZE, SLOT, SLOTS
 from krunpy.formats.luks2 import KEY_SIZE, STRIPES, seal_key
 
 PAYLOAD_OFFSET = 2 * 1024 * 1024  # bytes, as cryptsetup aligns it
 ITERATIONS = 1000  # the least that cryptsetup allows: enough for a secret of 256 bits
 SEED_SIZE = 32  # bytes
 
-_HEADER = struct.Struct(">6sH32s32s32sII20s32sI40s")
-_SLOT = struct.Struct(">II32sII")
-_ENABLED, _DISABLED = 0x00AC71F3, 0x0000DEAD
 _SALT_SIZE = 32  # bytes
 _DIGEST_SIZE = 20  # bytes
 _FIRST_AREA = 8  # sectors from the start
@@ -56,15 +52,14 @@ def build_header(seed: Secret, passphrase: Secret, iterations: int) -> bytes:
     salt = derive(seed, b"digest salt", _SALT_SIZE)
     digest = hashlib.pbkdf2_hmac("sha256", key.reveal(), salt, ITERATIONS, _DIGEST_SIZE)
     name = uuid.UUID(bytes=derive(seed, b"uuid", 16), version=4)
-    header = _HEADER.pack(
+    header = HEADER.pack(
         MAGIC, 1, b"aes", b"xts-plain64", b"sha256", PAYLOAD_OFFSET // SECTOR_SIZE, KEY_SIZE, digest, salt, ITERATIONS,
         str(name).encode(),
     )  # fmt: skip
     slot_salt = derive(seed, b"slot salt", _SALT_SIZE)
-    slots = [_SLOT.pack(_ENABLED, iterations, slot_salt, _FIRST_AREA, STRIPES)]
+    slots = [SLOT.pack(ENABLED, iterations, slot_salt, _FIRST_AREA, STRIPES)]
     slots += [
-        _SLOT.pack(_DISABLED, 0, b"", _FIRST_AREA + index * _AREA_SECTORS, STRIPES)
-        for index in range(1, SLOTS)
+        SLOT.pack(DISABLED, 0, b"", _FIRST_AREA + index * _AREA_SECTORS, STRIPES) for index in range(1, SLOTS)
     ]
     area_key = hashlib.pbkdf2_hmac("sha256", passphrase.reveal(), slot_salt, iterations, KEY_SIZE)
     area = seal_key(key, area_key, derive(seed, b"stripes", 64))

@@ -15,10 +15,10 @@ HEADER_SIZE = 592  # bytes
 MAGIC = b"LUKS\xba\xbe"
 SECTOR_SIZE = 512  # bytes; every offset counts them
 SLOTS = 8
-_HEADER = struct.Struct(">6sH32s32s32sII20s32sI40s")
-_SLOT = struct.Struct(">II32sII")
-_ENABLED = 0x00AC71F3
-_DISABLED = 0x0000DEAD
+HEADER = struct.Struct(">6sH32s32s32sII20s32sI40s")
+SLOT = struct.Struct(">II32sII")
+ENABLED = 0x00AC71F3
+DISABLED = 0x0000DEAD
 _WHAT = "cannot read the LUKS1 header"
 
 
@@ -32,7 +32,7 @@ def parse_luks1_volume(data: bytes) -> Volume:
     if len(data) < HEADER_SIZE:
         raise FormatError(_WHAT, why=f"seen {len(data)} bytes, wanted {HEADER_SIZE}")
     magic, version, cipher, mode, hash_name, payload, key_size, digest, salt, iterations, uuid = (
-        _HEADER.unpack_from(data)
+        HEADER.unpack_from(data)
     )
     if magic != MAGIC or version != 1:
         raise FormatError(_WHAT, why="it does not begin as one")
@@ -64,12 +64,12 @@ def parse_luks1_volume(data: bytes) -> Volume:
 def _parse_slots(data: bytes, hash_name: str, key_size: int, payload: int) -> tuple[Keyslot, ...]:
     slots = []
     for index in range(SLOTS):
-        state, iterations, salt, area, stripes = _SLOT.unpack_from(data, _HEADER.size + index * _SLOT.size)
-        if state == _DISABLED:
+        state, iterations, salt, area, stripes = SLOT.unpack_from(data, HEADER.size + index * SLOT.size)
+        if state == DISABLED:
             continue
         where = f"{_WHAT}: key slot {index}"
-        if state != _ENABLED:
-            raise FormatError(where, why=f"state: seen {state:#x}, wanted {_ENABLED:#x} or {_DISABLED:#x}")
+        if state != ENABLED:
+            raise FormatError(where, why=f"state: seen {state:#x}, wanted {ENABLED:#x} or {DISABLED:#x}")
         if not iterations or stripes != STRIPES:
             raise FormatError(
                 where, why=f"seen {iterations} iterations and {stripes} stripes, wanted {STRIPES} stripes"

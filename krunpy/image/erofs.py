@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.formats import erofs
+from krunpy.formats.device import encode_device
 from krunpy.formats.erofs import BLOCK_SIZE, INODE_SIZE, SLOT_SIZE, Inode
 from krunpy.image.place import TYPES, WHAT, Named
 from krunpy.image.tree import Node, NodeKind, refuse
@@ -146,7 +147,7 @@ class Layout:
         location = place.block
         try:
             if node.kind in (NodeKind.CHAR, NodeKind.BLOCK):
-                location = erofs.encode_device(node.rdev)
+                location = encode_device(node.rdev)
             packed = erofs.pack_inode(
                 Inode(
                     number=number,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError
 from krunpy.formats import ext4_write as ext4
 from krunpy.formats import ext4_write_inode as records
+from krunpy.formats.ext4_parse_inode import FLAG_EXTENTS
 from krunpy.formats.ext4_write import BLOCK_SIZE, BLOCKS_PER_GROUP, INODE_SIZE, Geometry, Group, Identity
 from krunpy.formats.ext4_write_checksum import fill_directories, fill_inodes, seed_inode
 from krunpy.formats.ext4_write_xattr import pack_after_inode, pack_block
@@ -217,7 +218,7 @@ class Layout:
                 case NodeKind.SYMLINK if not place.extents:
                     block_map = node.target
                 case NodeKind.FILE | NodeKind.DIRECTORY | NodeKind.SYMLINK:
-                    flags = records.FLAG_EXTENTS
+                    flags = FLAG_EXTENTS
                     seed = seed_inode(place.number, self._seed)
                     block_map, nodes = records.pack_map(place.extents, place.map_blocks, seed)
                     others += zip(place.map_blocks, nodes, strict=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError
 from krunpy.formats import ext4_write_inode as records
+from krunpy.formats.ext4_parse_inode import INLINE_SIZE
 from krunpy.formats.ext4_write import BLOCK_SIZE, FIRST_INODE
 from krunpy.formats.ext4_write_xattr import split_xattrs
 from krunpy.image.legacy_config import CONFIG_PATH
@@ -163,7 +164,7 @@ def _measure(place: Place, shapes: Mapping[int, Shape]) -> None:
         case NodeKind.SYMLINK:
             place.size = len(node.target)
             place.require_target()
-            if place.size >= records.INLINE_SIZE:
+            if place.size >= INLINE_SIZE:
                 place.shape = Shape(((0, 1),), EMPTY.digest)
         case NodeKind.DIRECTORY:
             place.require_names(records.MAX_NAME)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from krunpy.core.errors import FormatError
 from krunpy.formats import erofs
 from krunpy.formats.crc32c import CRC32C_START, fold_crc32c
+from krunpy.formats.device import encode_device
 
 INODE = {"number": 1, "mode": 0o100644, "links": 1, "size": 5, "location": 9, "uid": 0, "gid": 0, "mtime": -1,
          "is_inline": False, "xattr_size": 0}  # fmt: skip
@@ -57,13 +58,13 @@ def test_a_field_that_does_not_fit_an_inode_is_refused(change: dict[str, int]) -
 
 
 def test_devices_are_in_the_kernels_form() -> None:
-    assert erofs.encode_device(os.makedev(8, 300)) == 44 | 8 << 8 | 256 << 12
+    assert encode_device(os.makedev(8, 300)) == 44 | 8 << 8 | 256 << 12
 
 
 @pytest.mark.parametrize("device", [os.makedev(4096, 0), os.makedev(0, 1 << 20)])
 def test_a_device_number_that_is_too_large_is_refused(device: int) -> None:
     with pytest.raises(FormatError, match="over 4095:1048575"):
-        erofs.encode_device(device)
+        encode_device(device)
 
 
 def test_extended_attributes_are_sorted_and_aligned() -> None:

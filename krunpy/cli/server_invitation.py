@@ -11,6 +11,7 @@ from krunpy.cli.render import print_json, print_table
 from krunpy.cli.server_store import DataOption, format_time, open_store, tell_time
 from krunpy.core.errors import FormatError, UsageError
 from krunpy.core.files import load_bounded
+from krunpy.formats.krun_guest import MAX_KEY_URL, make_key_url
 
 _MAX_POLICY = 16384  # bytes
 _SHORTEST_ID = 1
@@ -37,12 +38,7 @@ def create(
 ) -> None:
     """Print an attestation URL that registers one image, once; only its hash is stored."""
     from krunpy.server.reference_kbs import INVITED
-    from krunpy.server.reference_kbs_messages import (
-        MAX_KEY_URL,
-        make_key_url,
-        require_kbs_id,
-        require_short_url,
-    )
+    from krunpy.server.reference_kbs_messages import require_kbs_id, require_short_url
     from krunpy.server.reference_kbs_store import add_invitation, make_invitation_token
 
     token, now_s = make_invitation_token(), tell_time()

@@ -12,15 +12,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from krunpy.core.errors import UsageError
+from krunpy.formats.krun_guest import MAX_KEY_URL, MAX_PASSPHRASE, make_key_url
 
 if TYPE_CHECKING:
     from krunpy.core.octets import Secret
     from krunpy.formats.krun_footer import KrunConfig
 
 TEE = "snp"
-KEY_URL_MAX = 99  # bytes of URL/kbs/v0/key/WORKLOAD_ID
 STRING_MAX = 255  # bytes of a string in krun-sev.json
-PASSPHRASE_MAX = 245  # bytes that RSA-2048 of PKCS#1 v1.5 seals
 DERIVED_ID_SIZE = 32  # characters of a workload id that is made here
 _WORKLOAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _URL = re.compile(r"https?://[!$%&'()*+,./:;=@\[\]_~A-Za-z0-9-]+(?<!/)")
@@ -55,12 +54,12 @@ def require_config(config: KrunConfig) -> None:
             f"cannot use the attestation URL {url[:120]!r}",
             why="wanted http:// or https://, then a host and a path without query, and no slash at the end",
         )
-    size = len(f"{url}/kbs/v0/key/{name}")
-    if size > KEY_URL_MAX:
+    size = len(make_key_url(url, name))
+    if size > MAX_KEY_URL:
         raise UsageError(
             "cannot use the attestation URL",
             why=f"with /kbs/v0/key/ and the workload id, {len(name)} characters, it is {size} bytes; guests of libkrun "
-            f"up to 1.19 hold {KEY_URL_MAX}",
+            f"up to 1.19 hold {MAX_KEY_URL}",
             next="choose a shorter URL, or a shorter id with --workload-id",
         )
 
@@ -70,7 +69,7 @@ def require_passphrase(passphrase: Secret) -> None:
     value = passphrase.reveal()
     reasons = {
         "it is empty": not value,
-        f"it is {len(value)} bytes, a server can send {PASSPHRASE_MAX}": len(value) > PASSPHRASE_MAX,
+        f"it is {len(value)} bytes, a server can send {MAX_PASSPHRASE}": len(value) > MAX_PASSPHRASE,
         "it holds a zero byte or a line feed, where the guest's cryptsetup stops reading": b"\0" in value
         or b"\n" in value,
     }

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 
 from krunpy.core.errors import FormatError
 from krunpy.core.octets import Digest32, LaunchDigest, ReportData, Secret
+from krunpy.formats.krun_guest import GUEST_KEY_SIZE, MAX_KEY_URL, MAX_PASSPHRASE, make_key_url
 from krunpy.formats.snp_report import REPORT_SIZE
 from krunpy.formats.snp_tcb import Product
 from krunpy.server.documents import parse_document
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from krunpy.formats.narrow import Fields
     from krunpy.server.sessions import Session
 
-KEY_SIZE = 256  # bytes: RSA-2048
-MAX_PASSPHRASE = KEY_SIZE - 11  # bytes, RFC 8017 section 7.2; the guest has 512
-MAX_KEY_URL = 99  # characters of the guest's GET: char full_url[100]
 COOKIE = "session_id"
 _VERSION = "0.0.0"
 _NONCE_SIZE = 16  # bytes: the guest's buffer ends in no NUL of its own, so 32 digits as reference-kbs has
@@ -108,11 +106,6 @@ def require_short_url(url: str, workload: str) -> None:
             f"its buffer takes {MAX_KEY_URL}",
             next="choose a shorter id with --workload-id, or a shorter host name",
         )
-
-
-def make_key_url(url: str, workload: str) -> str:
-    """Return the URL that the guest asks for its key."""
-    return f"{url}/kbs/v0/key/{workload}"
 
 
 def hash_name(workload: str) -> Digest32:
@@ -240,9 +233,10 @@ def _parse_key(fields: Fields) -> TeeKey:
         )
     raw = _decode(modulus)
     number = int.from_bytes(raw)
-    if len(raw) != KEY_SIZE or number.bit_length() != 8 * KEY_SIZE:
+    if len(raw) != GUEST_KEY_SIZE or number.bit_length() != 8 * GUEST_KEY_SIZE:
         raise FormatError(
-            what, why=f"seen {len(raw)} bytes, wanted {KEY_SIZE} with the first bit set: RSA-{8 * KEY_SIZE}"
+            what,
+            why=f"seen {len(raw)} bytes, wanted {GUEST_KEY_SIZE} with the first bit set: RSA-{8 * GUEST_KEY_SIZE}",
         )
     if number % 2 == 0:
         raise FormatError(what, why="its modulus is even")

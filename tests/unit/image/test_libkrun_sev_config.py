@@ -8,7 +8,8 @@ import pytest
 
 from krunpy.core.errors import UsageError
 from krunpy.core.octets import Secret
-from krunpy.image.libkrun_sev_config import KEY_URL_MAX, require_config, require_passphrase
+from krunpy.formats.krun_guest import MAX_KEY_URL
+from krunpy.image.libkrun_sev_config import require_config, require_passphrase
 from krunpy.image.libkrun_sev_slop import MINIMUM_SIZE, parse_slop
 from tests.fakes.libkrun_sev import CONFIG
 
@@ -16,17 +17,17 @@ WORDS = "/kbs/v0/key/"
 
 
 def test_a_url_that_just_fits_the_guest_s_buffer_is_taken() -> None:
-    url = "http://" + "h" * (KEY_URL_MAX - len("http://") - len(WORDS) - len("wl"))
+    url = "http://" + "h" * (MAX_KEY_URL - len("http://") - len(WORDS) - len("wl"))
 
     require_config(replace(CONFIG, attestation_url=url, workload_id="wl"))
     with pytest.raises(UsageError) as caught:
         require_config(replace(CONFIG, attestation_url=url + "h", workload_id="wl"))
 
-    assert f"is {KEY_URL_MAX + 1} bytes" in caught.value.why
+    assert f"is {MAX_KEY_URL + 1} bytes" in caught.value.why
 
 
 def test_room_for_a_derived_workload_id_is_counted() -> None:
-    url = "http://" + "h" * (KEY_URL_MAX - len("http://") - len(WORDS) - 32)
+    url = "http://" + "h" * (MAX_KEY_URL - len("http://") - len(WORDS) - 32)
 
     require_config(replace(CONFIG, attestation_url=url))
     with pytest.raises(UsageError, match="attestation URL"):

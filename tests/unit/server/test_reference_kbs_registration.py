@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from krunpy.core.errors import FormatError, StateError
+from krunpy.formats.krun_guest import MAX_PASSPHRASE
 from krunpy.server.app import make_app
 from krunpy.server.mode import Mode
-from krunpy.server.reference_kbs_messages import MAX_PASSPHRASE
 from krunpy.server.reference_kbs_store import (
     MAX_INVITATIONS,
     list_invitations,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,16 +10,7 @@ from krunpy.core.errors import FormatError
 from krunpy.formats.binding import make_report_data
 from krunpy.formats.manifest import parse_manifest
 from krunpy.server.appraiser import Appraisal, Wanted
-from krunpy.server.course import (
-    Asked,
-    Course,
-    check_evidence,
-    is_forgotten,
-    keep_record,
-    note_record,
-    take_key,
-    use_up,
-)
+from krunpy.server.course import Asked, Course, begin_course, check_evidence, run_course, take_key
 from krunpy.server.mode import Mode
 from krunpy.server.refusals import Refusal
 from krunpy.server.release import (
@@ -32,7 +22,6 @@ from krunpy.server.release import (
     make_simulated_release,
     require_guest_key,
 )
-from krunpy.server.sessions import was_used
 from krunpy.server.workloads import find_by_manifest
 
 if TYPE_CHECKING:
@@ -90,23 +79,20 @@ def attest(broker: Broker, request: AttestRequest) -> Outcome:
     neither do refusals of an address beyond `BrokerLimits.refused`. Nothing can be released in either case.
     Raises HostError if the store cannot be used.
     """
-    begin = time.perf_counter()
-    course = _check_request(broker, request)
-    course = replace(course, marks=(("session", time.perf_counter() - begin),))
-    if course.refusal is None:
-        course = _check_evidence(broker, request, course)
-        course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - begin)))
-    if is_forgotten(broker, course, remote=request.remote):
-        return _make_outcome("", request, course, None)
-    release, asked = None, _describe_request(request)
-    with broker.database.change() as connection:
-        course = use_up(course, connection, now_s=int(broker.now_s()))  # 11
-        if course.refusal is None:
-            course, release = _release(broker, request, course, connection)  # 12
-        course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
-        record = keep_record(broker, course, asked, connection)
-    note_record(broker, course, record)
-    return _make_outcome(str(record["id"]), request, course, release)
+    record_id, course, release = run_course(
+        broker,
+        _describe_request(request),
+        begin=lambda: _check_request(broker, request),
+        check=lambda course: _check_evidence(broker, request, course),
+        release=lambda course, connection: _release(broker, request, course, connection),
+    )
+    return Outcome(
+        id=record_id,
+        simulated=course.is_simulated(request.tee),
+        hardware=course.is_hardware,
+        release=release,
+        refusal=course.refusal,
+    )
 
 
 def _describe_request(request: AttestRequest) -> Asked:
@@ -118,34 +104,20 @@ def _describe_request(request: AttestRequest) -> Asked:
     )
 
 
-def _make_outcome(record_id: str, request: AttestRequest, course: Course, release: Release | None) -> Outcome:
-    return Outcome(
-        id=record_id,
-        simulated=course.is_simulated(request.tee),
-        hardware=course.is_hardware,
-        release=release,
-        refusal=course.refusal,
-    )
-
-
 def _check_request(broker: Broker, request: AttestRequest) -> Course:
-    now_s = int(broker.now_s())
-    session = broker.challenger.verify_session(request.session, request.manifest_hash, now_s=now_s)  # 1
-    if session is Refusal.SESSION_UNKNOWN:  # before the store is asked for anything
-        return Course(refusal=session)
-    with broker.database.look() as connection:
-        workload = find_by_manifest(connection, request.manifest_hash, now_s=now_s)
-        is_used = not isinstance(session, Refusal) and was_used(connection, session)
-    course = Course(workload=workload)
-    if isinstance(session, Refusal):
-        return replace(course, refusal=session)
-    if is_used:
-        return replace(course, refusal=Refusal.SESSION_USED)
-    course = replace(course, session=session)
+    course = begin_course(
+        broker,
+        request.session,
+        request.manifest_hash,
+        lambda connection, now_s: find_by_manifest(connection, request.manifest_hash, now_s=now_s),
+    )  # 1
+    if course.refusal is not None:
+        return course
     try:
         require_guest_key(request.guest_key)  # 2
     except FormatError as error:
         return replace(course, refusal=Refusal.GUEST_KEY_BAD, detail=error.why)
+    workload = course.workload
     if workload is None:  # 3
         return replace(course, refusal=Refusal.WORKLOAD_UNKNOWN)
     if refusal := workload.find_refusal():

@@ -5,9 +5,10 @@ What a protocol asks and how it answers is in `attestation` and `reference_kbs_a
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from krunpy.attest.verdict import SIMULATED_HEADING
 from krunpy.attest.verify import SimulatedClaims
@@ -17,18 +18,20 @@ from krunpy.server.mode import Mode
 from krunpy.server.records import add_record
 from krunpy.server.refusals import MESSAGES, Refusal, make_refused_check
 from krunpy.server.release import SimulatedSigner, is_hardware
-from krunpy.server.sessions import use_session
+from krunpy.server.sessions import use_session, was_used
 from krunpy.server.workloads import count_release, find_sealed_key
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
-    from krunpy.core.octets import Secret
+    from krunpy.core.octets import Digest32, Secret
     from krunpy.server.appraiser import Appraisal, Wanted
     from krunpy.server.broker import Broker
     from krunpy.server.sessions import Session
     from krunpy.server.workloads import Workload
 
+_Released = TypeVar("_Released")
 _NOTED = (
     "id", "time", "workload", "outcome", "error", "detail", "tee", "simulated", "remote", "timings_us",
 )  # fmt: skip
@@ -68,7 +71,63 @@ class Course:
         return self.appraisal.simulated if self.appraisal is not None else tee == "software"
 
 
-def is_forgotten(broker: Broker, course: Course, *, remote: str) -> bool:
+def begin_course(
+    broker: Broker,
+    session: bytes,
+    name_hash: Digest32,
+    find: Callable[[sqlite3.Connection, int], Workload | None],
+) -> Course:
+    """Find session and workload; refuse a session that is not fresh, or was used.
+
+    name_hash: what the session was made for; find: given the time in seconds, returns the workload or None.
+    """
+    now_s = int(broker.now_s())
+    found = broker.challenger.verify_session(session, name_hash, now_s=now_s)
+    if found is Refusal.SESSION_UNKNOWN:  # before the store is asked for anything
+        return Course(refusal=found)
+    with broker.database.look() as connection:
+        workload = find(connection, now_s)
+        is_used = not isinstance(found, Refusal) and was_used(connection, found)
+    course = Course(workload=workload)
+    if isinstance(found, Refusal):
+        return replace(course, refusal=found)
+    return replace(course, refusal=Refusal.SESSION_USED) if is_used else replace(course, session=found)
+
+
+def run_course(
+    broker: Broker,
+    asked: Asked,
+    *,
+    begin: Callable[[], Course],
+    check: Callable[[Course], Course],
+    release: Callable[[Course, sqlite3.Connection], tuple[Course, _Released | None]],
+) -> tuple[str, Course, _Released | None]:
+    """Run an attestation to its end; return its record's ID, how it ended, and what was released.
+
+    begin and check end with a refusal, or do not; release is called if they did not. It, the session's one use and
+    the record are one transaction. The ID is empty if no record was kept.
+    Raises HostError if the store cannot be used.
+    """
+    start = time.perf_counter()
+    course = begin()
+    course = replace(course, marks=(("session", time.perf_counter() - start),))
+    if course.refusal is None:
+        course = check(course)
+        course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - start)))
+    if _is_forgotten(broker, course, remote=asked.remote):
+        return "", course, None
+    released = None
+    with broker.database.change() as connection:
+        course = _use_up(course, connection, now_s=int(broker.now_s()))
+        if course.refusal is None:
+            course, released = release(course, connection)
+        course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - start)))
+        record = _keep_record(broker, course, asked, connection)
+    _note_record(broker, course, record)
+    return str(record["id"]), course, released
+
+
+def _is_forgotten(broker: Broker, course: Course, *, remote: str) -> bool:
     """Return whether a refusal leaves no trace: strangers do not fill the store."""
     if course.refusal is None:
         return False
@@ -112,7 +171,7 @@ def _check_signatory(broker: Broker, course: Course) -> Course:
     return course
 
 
-def use_up(course: Course, connection: sqlite3.Connection, *, now_s: int) -> Course:
+def _use_up(course: Course, connection: sqlite3.Connection, *, now_s: int) -> Course:
     """Use the session up; refuse whoever comes second."""
     if course.session is None or use_session(connection, course.session, now_s=now_s):
         return course
@@ -136,10 +195,10 @@ def take_key(broker: Broker, course: Course, connection: sqlite3.Connection) -> 
     return course, key
 
 
-def keep_record(
+def _keep_record(
     broker: Broker, course: Course, asked: Asked, connection: sqlite3.Connection
 ) -> dict[str, object]:
-    """Store the record of an attestation that has ended, and return it; `note_record` then tells the log."""
+    """Store the record of an attestation that has ended, and return it; `_note_record` then tells the log."""
     record = _make_record(broker, course, asked)
     known = course.workload.reference_values if course.workload else ()
     values = [value.to_document() for value in known]
@@ -147,7 +206,7 @@ def keep_record(
     return record
 
 
-def note_record(broker: Broker, course: Course, record: dict[str, object]) -> None:
+def _note_record(broker: Broker, course: Course, record: dict[str, object]) -> None:
     """Tell the log how an attestation ended."""
     broker.note({"event": "attest", **{name: record[name] for name in _NOTED}})
     if course.appraisal is not None and course.appraisal.simulated:

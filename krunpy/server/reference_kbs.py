@@ -63,7 +63,7 @@ def admit_invited(broker: Broker, throttle: Throttle, call: Call) -> Invitation 
     if invitation is None:
         if throttle.count_failure(call.remote):
             raise RefusedCallError(429, "throttled", "too many wrong URLs")
-        raise RefusedCallError(404, "no-such-path", "there is no such path")
+        raise _no_path()
     return invitation
 
 
@@ -148,7 +148,7 @@ def _register(
             # again: since the URL was looked at, another may have used it
             invitation = find_invitation(connection, call.names["token"], now_s=now_s)
             if invitation is None:
-                raise RefusedCallError(404, "no-such-path", "there is no such path")
+                raise _no_path()
             use_invitation(connection, invitation, workload, now_s=now_s)
         policy = {**registration.policy, **(invitation.policy if invitation is not None else {})}
         broker.appraiser.require_policy(policy)
@@ -171,7 +171,11 @@ def _register(
 
 def _require_used(invitation: Invitation | None) -> None:
     if invitation is not None and not invitation.is_used:
-        raise RefusedCallError(404, "no-such-path", "there is no such path")
+        raise _no_path()
+
+
+def _no_path() -> RefusedCallError:
+    return RefusedCallError(404, "no-such-path", "there is no such path")
 
 
 def describe_plainly(broker: Broker, call: Call, error: KrunpyError) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,25 +9,17 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
 from krunpy.formats.snp_certs import pack_evidence
 from krunpy.server.appraiser import Wanted
-from krunpy.server.course import (
-    Asked,
-    Course,
-    check_evidence,
-    is_forgotten,
-    keep_record,
-    note_record,
-    take_key,
-    use_up,
-)
+from krunpy.server.course import Asked, Course, begin_course, check_evidence, run_course, take_key
 from krunpy.server.mode import Mode
 from krunpy.server.reference_kbs_messages import make_kbs_report_data, make_nonce
 from krunpy.server.reference_kbs_store import keep_answer
 from krunpy.server.refusals import Refusal
 from krunpy.server.release import is_hardware
-from krunpy.server.sessions import was_used
 from krunpy.server.workloads import find_without_manifest
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from krunpy.attest.tdx_claims import TdxClaims
     from krunpy.attest.verify import SnpClaims
     from krunpy.core.octets import Digest32, Secret
@@ -75,29 +66,14 @@ def attest_kbs(broker: Broker, attempt: Attempt) -> KbsOutcome:
     7, 8 and the record are one transaction; what leaves no record is as for `attestation.attest`.
     Raises HostError if the store cannot be used.
     """
-    begin = time.perf_counter()
-    course = _check_attempt(broker, attempt)
-    course = replace(course, marks=(("session", time.perf_counter() - begin),))
-    if course.refusal is None:
-        course = _check_report(broker, attempt, course)
-        course = replace(course, marks=(*course.marks, ("evidence", time.perf_counter() - begin)))
-    if is_forgotten(broker, course, remote=attempt.remote):
-        return KbsOutcome(id="", refusal=course.refusal)
-    now_s = int(broker.now_s())
-    with broker.database.change() as connection:
-        course = use_up(course, connection, now_s=now_s)  # 7
-        if course.refusal is None:
-            course, passphrase = take_key(broker, course, connection)  # 8
-            if passphrase is not None:
-                assert course.session is not None
-                assert course.workload is not None
-                assert course.appraisal is not None
-                answer = encrypt_passphrase(course.appraisal.claims, passphrase, attempt.evidence.key)
-                keep_answer(connection, course.session, course.workload.id, answer, now_s=now_s)
-        course = replace(course, marks=(*course.marks, ("total", time.perf_counter() - begin)))
-        record = keep_record(broker, course, _describe(attempt), connection)
-    note_record(broker, course, record)
-    return KbsOutcome(id=str(record["id"]), refusal=course.refusal)
+    record_id, course, _ = run_course(
+        broker,
+        _describe(attempt),
+        begin=lambda: _check_attempt(broker, attempt),
+        check=lambda course: _check_report(broker, attempt, course),
+        release=lambda course, connection: _keep_answer(broker, attempt, course, connection),
+    )
+    return KbsOutcome(id=record_id, refusal=course.refusal)
 
 
 def encrypt_passphrase(claims: SnpClaims | TdxClaims | None, passphrase: Secret, key: TeeKey) -> bytes:
@@ -112,19 +88,17 @@ def encrypt_passphrase(claims: SnpClaims | TdxClaims | None, passphrase: Secret,
 
 
 def _check_attempt(broker: Broker, attempt: Attempt) -> Course:
-    now_s = int(broker.now_s())
-    session = broker.challenger.verify_session(attempt.session, attempt.name_hash, now_s=now_s)  # 1
-    if session is Refusal.SESSION_UNKNOWN or session is Refusal.MANIFEST_MISMATCH:
-        return Course(refusal=Refusal.SESSION_UNKNOWN)  # before the store is asked for anything
-    with broker.database.look() as connection:
-        workload = find_without_manifest(connection, attempt.name_hash, now_s=now_s)
-        is_used = not isinstance(session, Refusal) and was_used(connection, session)
-    course = Course(workload=workload)
-    if isinstance(session, Refusal):
-        return replace(course, refusal=session)
-    if is_used:
-        return replace(course, refusal=Refusal.SESSION_USED)
-    course = replace(course, session=session)
+    course = begin_course(
+        broker,
+        attempt.session,
+        attempt.name_hash,
+        lambda connection, now_s: find_without_manifest(connection, attempt.name_hash, now_s=now_s),
+    )  # 1
+    if course.refusal is Refusal.MANIFEST_MISMATCH:  # the cookie holds both: it is none that was given out
+        return Course(refusal=Refusal.SESSION_UNKNOWN)
+    if course.refusal is not None:
+        return course
+    workload = course.workload
     if workload is None:  # 2
         return replace(course, refusal=Refusal.WORKLOAD_UNKNOWN, detail="no image registered its id here")
     if attempt.invited not in ("", workload.id):
@@ -162,6 +136,19 @@ def _check_report(broker: Broker, attempt: Attempt, course: Course) -> Course:
         detail = f"the guest says {named}, its chain is {seen}'s"
         return replace(course, refusal=Refusal.EVIDENCE_NOT_VERIFIED, detail=detail)
     return course
+
+
+def _keep_answer(
+    broker: Broker, attempt: Attempt, course: Course, connection: sqlite3.Connection
+) -> tuple[Course, None]:
+    course, passphrase = take_key(broker, course, connection)  # 8
+    if passphrase is not None:
+        assert course.session is not None
+        assert course.workload is not None
+        assert course.appraisal is not None
+        answer = encrypt_passphrase(course.appraisal.claims, passphrase, attempt.evidence.key)
+        keep_answer(connection, course.session, course.workload.id, answer, now_s=int(broker.now_s()))
+    return course, None
 
 
 def _find_product(evidence: KbsEvidence) -> Product | None:

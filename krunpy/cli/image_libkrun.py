@@ -190,8 +190,7 @@ def convert_words(words: SevWords, *, json: bool) -> None:
 @contextlib.contextmanager
 def _open_source(spec: str) -> Iterator[Source]:
     from krunpy.image.outer import require_no_outer
-    from krunpy.image.source import open_source
-    from krunpy.runtime.prepare import IMAGE_PREFIX
+    from krunpy.image.source import IMAGE_PREFIX, open_source
 
     if spec.startswith(IMAGE_PREFIX):
         raise UsageError(

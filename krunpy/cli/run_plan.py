@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from krunpy.cli.context import make_globals
 from krunpy.cli.lean import run_lean
 from krunpy.cli.run_words import parse_run
+from krunpy.image.source import IMAGE_PREFIX
 from krunpy.runtime import attended
 from krunpy.runtime.plan import make_config, write_bundle
 
@@ -87,7 +88,7 @@ def _run(words: Sequence[str]) -> int | None:
 
 def _load_stored_config(given: Globals, source: str) -> ImageConfig | None:
     """Return the configuration of image:ID. Only such a source pays for the imports."""
-    if not source.startswith("image:"):
+    if not source.startswith(IMAGE_PREFIX):
         return None
     from krunpy.runtime.prepare import find_stored
 
@@ -104,4 +105,4 @@ def _make_directory() -> str:
 
 
 def _shows_progress(plan: Plan) -> bool:
-    return sys.stderr.isatty() and not plan.source.startswith("image:")
+    return sys.stderr.isatty() and not plan.source.startswith(IMAGE_PREFIX)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from krunpy.image.tree import Source
 
 PREFIXES = ("dir", "bundle", "oci", "oci-archive", "docker-archive", "containers-storage")
+IMAGE_PREFIX = "image:"  # and an ID: no source, but a finished image in the cache
 ROOT_NAMES = ("bin", "sbin", "usr", "lib", "etc", "init")
 HELP = (
     "say dir:PATH, bundle:PATH, oci:PATH[:NAME], oci-archive:PATH[:NAME], docker-archive:PATH[:NAME] "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from krunpy.core.errors import BundleError, UsageError
 from krunpy.image.rootfs_user import resolve_user
-from krunpy.image.source import find_kind, open_source
+from krunpy.image.source import IMAGE_PREFIX, find_kind, open_source
 from krunpy.oci import annotations as names
 from krunpy.oci.document import load_document
 
@@ -150,7 +150,7 @@ def _load_bundle_config(plan: Plan) -> dict[str, object]:
 
 
 def _make_image_config(plan: Plan, stored: ImageConfig | None) -> dict[str, object]:
-    with_image = None if plan.source.startswith("image:") else open_source(plan.source)
+    with_image = None if plan.source.startswith(IMAGE_PREFIX) else open_source(plan.source)
     try:
         image = with_image.config if with_image else stored
         user = find_user(plan.user or (image.user if image else ""), with_image)

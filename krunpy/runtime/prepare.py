@@ -23,7 +23,7 @@ from krunpy.image.cache import ImageCache
 from krunpy.image.convert import ConvertOptions, convert
 from krunpy.image.keys import load_build_secret, load_disk_key
 from krunpy.image.outer import require_no_outer
-from krunpy.image.source import open_source
+from krunpy.image.source import IMAGE_PREFIX, open_source
 from krunpy.oci.annotations import parse_annotations
 from krunpy.runtime.request import make_manifest
 from krunpy.runtime.vm_shares import add_parameters, read_shares
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from krunpy.oci.bundle import Bundle
     from krunpy.runtime.predict import PredictedLaunch
     from krunpy.tee.detect import TeeKind
-
-IMAGE_PREFIX = "image:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,14 @@ import os
 from typing import TYPE_CHECKING, cast
 
 from krunpy.core.errors import StateError, UsageError
-from krunpy.image.source import open_source
+from krunpy.image.source import IMAGE_PREFIX, open_source
 from krunpy.oci.annotations import SOURCE
 from krunpy.oci.state import STOPPED
 from krunpy.runtime import container as files
 from krunpy.runtime.container import find_container
 from krunpy.runtime.lifecycle import delete_container
 from krunpy.runtime.plan import Plan, find_user, make_image_config
-from krunpy.runtime.prepare import IMAGE_PREFIX, convert_source, open_cache
+from krunpy.runtime.prepare import convert_source, open_cache
 from krunpy.runtime.vm_shares import annotate_shares
 from krunpy.runtime.vm_store import VmStore
 

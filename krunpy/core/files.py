@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from krunpy.core.errors import FormatError, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def make_private_directory(path: str) -> None:
@@ -31,8 +31,8 @@ def make_private_directory(path: str) -> None:
         raise HostError(f"cannot make directory {path}", why="a file of this name is in the way")
 
 
-def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file by new contents: temporary name beside it, fsync, rename.
+def write_atomically(path: str, contents: bytes | Iterable[bytes], *, mode: int = 0o600) -> None:
+    """Replace a file by new contents, in one piece or several: temporary name beside it, fsync, rename.
 
     Raises HostError if the file system refuses; the old file is then untouched.
     """
@@ -50,15 +50,15 @@ def write_atomically(path: str, contents: bytes, *, mode: int = 0o600) -> None:
         raise HostError(f"cannot write {path}", why=_reason(error)) from error
 
 
-def write_new(path: str, contents: bytes, *, mode: int = 0o600) -> None:
-    """Make a file that was not there, and bring it to the disk. If it fails later, the file is removed again.
+def write_new(path: str, contents: bytes | Iterable[bytes], *, mode: int = 0o600) -> None:
+    """Make a file that was not there, of one piece or several, and bring it to the disk; if that fails, remove it.
 
     Raises OSError.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(descriptor, "wb") as stream:
-            stream.write(contents)
+            stream.writelines((contents,) if isinstance(contents, bytes) else contents)
             stream.flush()
             os.fsync(descriptor)
     except BaseException:

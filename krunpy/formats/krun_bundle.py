@@ -91,7 +91,12 @@ def require_bootable(bundle: KrunBundle) -> None:
 
 
 def pack_bundle(bundle: KrunBundle, soname: str) -> bytes:
-    """Return the shared object. soname: the name that the libkrun at hand asks for.
+    """Return the shared object as `pack_parts` does, in one piece."""
+    return b"".join(pack_parts(bundle, soname))
+
+
+def pack_parts(bundle: KrunBundle, soname: str) -> tuple[bytes, ...]:
+    """Return the shared object in pieces, its large parts uncopied. soname: what the libkrun at hand asks for.
 
     Equal inputs give equal bytes. Raises FormatError as `require_bootable` does.
     """
@@ -121,7 +126,7 @@ def pack_bundle(bundle: KrunBundle, soname: str) -> bytes:
     head[: _HEADER.size] = _pack_header(end, len(sections) // _SECTION.size)
     segments = _pack_segments(len(text), len(dynamic), end)
     head[_HEADER.size : _HEADER.size + len(segments)] = segments
-    return b"".join((bytes(head), *parts.values(), sections, _SECTION_NAMES.contents))
+    return (bytes(head), *parts.values(), sections, _SECTION_NAMES.contents)
 
 
 def _place(parts: dict[str, bytes]) -> tuple[dict[str, int], int]:

@@ -12,13 +12,14 @@ _F_ADD_SEALS = 1033
 _SEAL_ALL = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write (fcntl(2))
 
 
-def make_sealed_file(name: str, contents: bytes) -> int:
-    """Return the descriptor of an immutable file in memory; the caller closes it."""
+def make_sealed_file(name: str, contents: bytes, *more: bytes) -> int:
+    """Return the descriptor of an immutable file in memory; the caller closes it. more: what follows the contents."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        view = memoryview(contents)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        for part in (contents, *more):
+            view = memoryview(part)
+            while view:
+                view = view[os.write(descriptor, view) :]
         fcntl.fcntl(descriptor, _F_ADD_SEALS, _SEAL_ALL)
         os.lseek(descriptor, 0, os.SEEK_SET)
     except BaseException:

@@ -14,10 +14,11 @@ from krunpy.core.proc import find_program, run
 from krunpy.guest.payload import VmmKind, load_guest, require_unchanged
 from krunpy.runtime.confidential import choose_tee, require_offered
 from krunpy.runtime.host import find_disk_free, find_host_facts
-from krunpy.runtime.vmm_choice import has_libkrun
+from krunpy.runtime.vmm_choice import choose_vmm, has_libkrun
 from krunpy.tee.detect import TeeKind, find_host_tee, read_host_file
 from krunpy.vmm.device import DEVICE, find_group
 from krunpy.vmm.libkrun_find import find_libraries
+from krunpy.vmm.libkrun_spec import Flavour
 from krunpy.vmm.probe import is_kvm_usable
 
 if TYPE_CHECKING:
@@ -87,10 +88,11 @@ def check_tee(settings: Settings, read: Callable[[str], str | None] = read_host_
         return warn("tee", f"software: guests are NOT CONFIDENTIAL ({why})")
     try:
         require_offered(chosen, read)
-        require_unchanged(load_guest(settings.guest_dir, tee=chosen))
+        vmm = choose_vmm(settings, chosen)
+        require_unchanged(load_guest(settings.guest_dir, tee=chosen, vmm=vmm))
     except KrunpyError as error:
         return fail("tee", f"{chosen} is what guests are launched in, but {error.why}", error.next)
-    return ok("tee", f"guests are launched in {chosen}")
+    return ok("tee", f"guests are launched in {chosen} by {vmm}")
 
 
 def check_kvm(settings: Settings) -> Check:
@@ -126,13 +128,17 @@ def check_qemu(settings: Settings) -> Check:
 
 def check_libkrun(settings: Settings) -> Check:
     """Say which libkrun there is, and whether the guest has a kernel for it; krunpy works without."""
+    is_wanted = settings.vmm == VmmKind.LIBKRUN
+    is_sev = is_wanted and choose_tee(settings.tee) is TeeKind.SNP
     try:
-        libraries = find_libraries(settings.libkrun, settings.libkrunfw)
+        flavour = Flavour.SEV if is_sev else Flavour.PLAIN
+        libraries = find_libraries(settings.libkrun, settings.libkrunfw, flavour)
     except KrunpyError as error:
-        say = fail if settings.vmm == VmmKind.LIBKRUN else warn
+        say = fail if is_wanted else warn
         return say("libkrun", f"{error.why}: machines are QEMU's", error.next)
     try:
-        guest = load_guest(settings.guest_dir, vmm=VmmKind.LIBKRUN)
+        tee = TeeKind.SNP if is_sev else TeeKind.SOFTWARE
+        guest = load_guest(settings.guest_dir, tee=tee, vmm=VmmKind.LIBKRUN)
         require_unchanged(guest)
     except KrunpyError as error:
         return warn("libkrun", f"{libraries.libkrun}; {error.why}", error.next or "krunpy guest build")

@@ -8,12 +8,16 @@ from krunpy.cli.checks import Check, ok, warn
 from krunpy.core.errors import HostError, KrunpyError
 from krunpy.core.proc import find_program
 from krunpy.guest.firmware import require_fit
-from krunpy.guest.payload import load_description, load_guest, require_unchanged
+from krunpy.guest.payload import VmmKind, load_description, load_guest, require_unchanged
+from krunpy.runtime.vmm_choice import choose_vmm
 from krunpy.tee import host_snp, host_tdx
 from krunpy.tee.detect import QUOTE_SOCKET, SEV_DEVICE, TeeKind
 from krunpy.tee.host_tree import Finding, Readiness, gap, ready, unknown
 from krunpy.vmm import qemu_snp, qemu_tdx
 from krunpy.vmm.device import find_group
+from krunpy.vmm.libkrun_features import require_sev
+from krunpy.vmm.libkrun_find import find_libraries
+from krunpy.vmm.libkrun_spec import Flavour
 from krunpy.vmm.qemu import PROGRAM
 from krunpy.vmm.qemu_objects import list_objects
 
@@ -34,7 +38,12 @@ _VENDORS = {host_snp.VENDOR: TeeKind.SNP, host_tdx.VENDOR: TeeKind.TDX}
 def find_tee_findings(kind: TeeKind, settings: Settings, tree: HostTree) -> list[Finding]:
     """Return what a launch in this hardware TEE needs, of the host and of what krunpy brings."""
     findings = host_snp.find_snp_findings(tree) if kind is TeeKind.SNP else host_tdx.find_tdx_findings(tree)
-    return [*findings, *_check_access(kind, tree), _check_qemu(kind), *_check_guest(kind, settings)]
+    parts = (
+        _check_libkrun(kind, settings)
+        if settings.vmm == VmmKind.LIBKRUN
+        else [_check_qemu(kind), *_check_guest(kind, settings)]
+    )
+    return [*findings, *_check_access(kind, tree), *parts]
 
 
 def find_gaps(findings: list[Finding]) -> list[str]:
@@ -88,6 +97,23 @@ def _check_qemu(kind: TeeKind) -> Finding:
     if wanted not in objects:
         return gap("qemu", f"{program} does not know {wanted}", fix)
     return ready("qemu", f"knows {wanted}")
+
+
+def _check_libkrun(kind: TeeKind, settings: Settings) -> list[Finding]:
+    """Say whether libkrun launches such machines, and whether the guest has what they boot."""
+    try:
+        choose_vmm(settings, kind)
+        library = find_libraries(settings.libkrun, settings.libkrunfw, Flavour.SEV).libkrun
+        require_sev(library)
+        found = ready("libkrun", f"{library} is built for SEV-SNP")
+    except KrunpyError as error:
+        return [gap("libkrun", error.why, error.next)]
+    try:
+        guest = load_guest(settings.guest_dir, tee=kind, vmm=VmmKind.LIBKRUN)
+        require_unchanged(guest)
+    except KrunpyError as error:
+        return [found, gap("guest", error.why, error.next)]
+    return [found, ready("guest", f"kernel {guest.release} and firmware of libkrunfw")]
 
 
 def _check_guest(kind: TeeKind, settings: Settings) -> list[Finding]:

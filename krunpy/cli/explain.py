@@ -198,7 +198,7 @@ def _print_digest_cause(changes: tuple[Change, ...] | None, tried: int) -> None:
     for change in changes:
         print(f"cause:  {change.input} differs: registered {change.registered}, launched {change.explains}")
     names = {change.input for change in changes}
-    if names <= {"vcpus", "vcpu_type", "guest_features"}:
+    if names <= {"vcpus", "vcpu_type", "guest_features", "memory_mib", "variant"}:
         print(
             "fix:    register the same machine shape: krunpy register SOURCE --cpus N, or run with the registered one"
         )

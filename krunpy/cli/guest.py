@@ -15,6 +15,7 @@ from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.formats.krun_kernel import wrap_kernel
 from krunpy.formats.narrow import Fields
 from krunpy.guest.build import build_guest
+from krunpy.guest.bundle import SevParts, prepare_parts
 from krunpy.guest.fetch import fetch_kernel
 from krunpy.guest.firmware import HARDWARE
 from krunpy.guest.kernel import (
@@ -28,13 +29,26 @@ from krunpy.guest.kernel import (
     load_own_kernel,
     require_kernel,
 )
-from krunpy.guest.payload import KRUN_KERNEL, load_description, load_guest, name_firmware, require_unchanged
+from krunpy.guest.payload import (
+    KRUN_KERNEL,
+    KRUN_SEV_FIRMWARE,
+    KRUN_SEV_KERNEL,
+    VmmKind,
+    load_description,
+    load_guest,
+    name_firmware,
+    require_unchanged,
+)
 from krunpy.tee.detect import TeeKind
-from krunpy.vmm.libkrun_bundle import load_bundle_kernel
-from krunpy.vmm.libkrun_find import find_libraries
+from krunpy.vmm.libkrun_bundle import load_bundle_parts
+from krunpy.vmm.libkrun_find import find_libkrunfw
+from krunpy.vmm.libkrun_spec import Flavour
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from krunpy.core.settings import Settings
+    from krunpy.formats.krun_kernel import KrunKernel
     from krunpy.guest.kernel import Kernel
 
 app = typer.Typer(no_args_is_help=True, help="Build and show what guests boot.")
@@ -79,6 +93,7 @@ def build(
         note=_note,
         firmwares={TeeKind.SNP: snp_firmware, TeeKind.TDX: tdx_firmware},
         krun_kernel=load_elf(chosen) or _find_bundled(settings),
+        krun_sev=_find_sev_parts(settings),
     )
     _show(built.folder, json=json)
 
@@ -89,8 +104,12 @@ def show(context: typer.Context, json: JsonFlag = False) -> None:
     guest_dir = settings_of(context).guest_dir
     guest = load_guest(guest_dir)
     require_unchanged(guest)
-    for tee in _find_confidential(load_description(guest.folder).take_fields("sha256")):
+    digests = load_description(guest.folder).take_fields("sha256")
+    for tee in _find_confidential(digests):
         require_unchanged(load_guest(guest_dir, tee=tee))
+    for tee, part in ((TeeKind.SOFTWARE, KRUN_KERNEL), (TeeKind.SNP, KRUN_SEV_KERNEL)):
+        if digests.has(part):
+            require_unchanged(load_guest(guest_dir, tee=tee, vmm=VmmKind.LIBKRUN))
     _show(guest.folder, json=json)
 
 
@@ -119,36 +138,51 @@ def _choose_kernel(guest_dir: str, chosen: str, modules: str) -> Kernel:
 
 
 def _find_bundled(settings: Settings) -> ElfKernel | None:
-    """Return the kernel in libkrunfw, None if there is none that serves: then guests are for QEMU alone.
+    """Return the kernel in a libkrunfw for plain machines, None if there is none: then they are QEMU's alone."""
+    for path, kernel, _ in _list_libkrunfw(settings, Flavour.PLAIN):
+        try:
+            return ElfKernel(contents=wrap_kernel(kernel), release=find_release(kernel.image), origin=path)
+        except FormatError as error:
+            _note(f"{error.what}: {error.why}")
+    return None
+
+
+def _find_sev_parts(settings: Settings) -> SevParts | None:
+    """Return kernel and firmware in a libkrunfw for SEV, None if there is none: then SEV-SNP is QEMU's alone."""
+    for path, kernel, qboot in _list_libkrunfw(settings, Flavour.SEV):
+        try:
+            return prepare_parts(kernel, qboot, origin=path)
+        except FormatError as error:
+            _note(f"{error.what}: {error.why}")
+    return None
+
+
+def _list_libkrunfw(settings: Settings, flavour: Flavour) -> Iterator[tuple[str, KrunKernel, bytes]]:
+    """Yield path, kernel and firmware of each libkrunfw of a flavour: the configured one, then the installed one.
 
     Raises HostError if the settings name a library that is not there.
     """
-    try:
-        path = find_libraries(settings.libkrun, settings.libkrunfw).libkrunfw
-    except HostError:
-        if settings.libkrun or settings.libkrunfw:
-            raise
-        return None
-    if path is None:
-        return None
-    _note(f"taking the kernel for libkrun out of {path}")
-    try:
-        kernel = load_bundle_kernel(path)
-        return ElfKernel(contents=wrap_kernel(kernel), release=find_release(kernel.image), origin=path)
-    except (HostError, FormatError) as error:
-        _note(f"{error.what}: {error.why}")
-        return None
+    paths = (find_libkrunfw(settings.libkrunfw, flavour), find_libkrunfw("", flavour))
+    for path in dict.fromkeys(path for path in paths if path is not None):
+        try:
+            kernel, qboot = load_bundle_parts(path)
+        except HostError as error:
+            _note(f"{error.what}: {error.why}")
+            continue
+        if bool(qboot) == (flavour is not Flavour.PLAIN):  # a firmware is for a TEE
+            _note(f"taking the kernel for libkrun{'' if flavour is Flavour.PLAIN else '-sev'} out of {path}")
+            yield path, kernel, qboot
 
 
 def _note(text: str) -> None:
     print(f"guest: {text}", file=sys.stderr)
 
 
-def _describe_krun(description: Fields) -> str:
-    """Return release and origin of the kernel for libkrun."""
-    if not description.has("krun_kernel"):
-        return "none: not for libkrun"
-    kernel = description.take_fields("krun_kernel")
+def _describe_krun(description: Fields, name: str) -> str:
+    """Return release and origin of a kernel for libkrun."""
+    if not description.has(name):
+        return "none: not for libkrun" if name == "krun_kernel" else "none: SEV-SNP is QEMU's"
+    kernel = description.take_fields(name)
     return f"{kernel.take_string('release')} ({kernel.take_string('origin')})"
 
 
@@ -168,6 +202,8 @@ def _show(folder: str, *, json: bool) -> None:
             "firmware.bin",
             *map(name_firmware, confidential),
             KRUN_KERNEL,
+            KRUN_SEV_KERNEL,
+            KRUN_SEV_FIRMWARE,
         )
         if digests.has(name)
     }
@@ -176,7 +212,8 @@ def _show(folder: str, *, json: bool) -> None:
         "kernel": kernel.take_string("release"),
         "kernel_image": kernel.take_string("image"),
         "kernel_origin": kernel.take_string("origin"),
-        "krun_kernel": _describe_krun(fields),
+        "krun_kernel": _describe_krun(fields, "krun_kernel"),
+        "krun_sev": _describe_krun(fields, "krun_sev"),
         "firmware": fields.take_string("firmware"),
         "firmwares": firmwares,
         "cmdline": fields.take_string("cmdline"),
@@ -186,7 +223,7 @@ def _show(folder: str, *, json: bool) -> None:
     if json:
         print_json("guest", facts)
         return
-    for name in ("folder", "kernel", "kernel_image", "krun_kernel", "firmware", "cmdline"):
+    for name in ("folder", "kernel", "kernel_image", "krun_kernel", "krun_sev", "firmware", "cmdline"):
         print(f"{name.replace('_', ' '):13} {facts[name]}")
     for tee, path in firmwares.items():
         print(f"{f'{tee} firmware':13} {path}")

@@ -40,7 +40,7 @@ from krunpy.cli.run import (
 from krunpy.core.errors import UsageError
 from krunpy.core.files import load_bounded, write_atomically
 from krunpy.core.octets import Digest48
-from krunpy.formats.krun_bundle import SONAMES, pack_bundle
+from krunpy.formats.krun_bundle import SONAMES, pack_parts
 from krunpy.formats.manifest import ManifestIn
 from krunpy.formats.ovmf import LARGEST_FIRMWARE
 from krunpy.guest.payload import load_agent
@@ -80,7 +80,10 @@ def measure(
     vmm: Annotated[str, typer.Option("--vmm", help="qemu or libkrun. Default: the setting, or qemu.")] = "",
     firmware: Annotated[str, typer.Option("--firmware", help="Firmware FILE instead of the guest's.")] = "",
     libkrunfw: Annotated[
-        str, typer.Option("--libkrunfw", help="libkrun in SNP: FILE of an installed libkrunfw-sev.so.")
+        str,
+        typer.Option(
+            "--libkrunfw", help="libkrun in SNP: FILE of a libkrunfw-sev.so instead of the guest's."
+        ),
     ] = "",
     bundle: Annotated[
         str, typer.Option("--bundle", help="libkrun in SNP: write the bundle that is measured to FILE.")
@@ -116,16 +119,17 @@ def measure(
         rtmr0=_parse_register(rtmr0),
     )
     require_possible(wish)
-    if bundle and wish.bundle is None:
-        raise UsageError("cannot write a bundle", why="only libkrun in SNP has one", next="see --libkrunfw")
-    if wish.tee is Tee.SOFTWARE:
-        settings = replace(settings, vmm=vmm)
-    drafted = _draft(context, settings, wish)
+    if output and not wish.is_whole:
+        why = "RTMR0 and RTMR1 under TD-Shim are not predicted: MRTD alone says nothing of the workload"
+        raise UsageError("cannot write reference values", why=why, next="--vmm qemu")
+    if bundle and not wish.is_bundled:
+        raise UsageError("cannot write a bundle", why="only libkrun in SNP has one", next="--vmm libkrun")
+    drafted = _draft(context, replace(settings, vmm=vmm), wish)
     agent = load_agent(drafted.guest) if wish.bundle is not None else b""
     built = build_wished_bundle(drafted, wish, agent)
     values = predict_values(drafted, wish, built)
     if bundle and built is not None:
-        write_atomically(bundle, pack_bundle(built, SONAMES[0]), mode=0o644)
+        write_atomically(bundle, pack_parts(built, SONAMES[0]), mode=0o644)
     if output:
         write_document(output, values, sign_key)
     if json:
@@ -137,6 +141,8 @@ def measure(
         print("bound by  host_data: the values below are those of every workload of its class")
     print(f"root hash {drafted.image.disk.root_hash.hex()}")
     print_values(values, with_inputs=table)
+    if not wish.is_whole:
+        print("kernel, initrd and manifest are not in MRTD: TD-Shim measures them into RTMR1, not predicted")
 
 
 def _draft(context: typer.Context, settings: Settings, wish: Wish) -> Drafted:

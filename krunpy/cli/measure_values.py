@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import UsageError
 from krunpy.formats.manifest import ManifestIn
-from krunpy.formats.vmsa_libkrun import VmsaVariant
-from krunpy.guest.bundle import build_bundle, describe_bundle
+from krunpy.guest.bundle import build_bundle, open_payload
 from krunpy.measure.description import (
     LaunchDescription,
     measure_file,
@@ -17,7 +16,8 @@ from krunpy.measure.description import (
     predict_described,
 )
 from krunpy.measure.launch import DEFAULT_VCPU_TYPE, SNP_FEATURES, Layout
-from krunpy.measure.libkrun import fold_payload, predict_libkrun_digest
+from krunpy.measure.libkrun_description import list_variants, predict_bundle
+from krunpy.measure.libkrun_tdx import predict_shim_mrtd
 from krunpy.measure.reference_values import RTMR0, PredictedValue, ReferenceValues, Tee
 from krunpy.measure.tdx_mrtd import PageOrder, predict_mrtd
 from krunpy.measure.tdx_rtmr import (
@@ -29,7 +29,7 @@ from krunpy.measure.tdx_rtmr import (
     predict_rtmr1,
     predict_rtmr2,
 )
-from krunpy.runtime.predict import describe_launch
+from krunpy.runtime.predict import describe_bundle_launch, describe_launch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ class BundleParts:
 class Wish:
     """The machine to predict for.
 
-    firmware: None for the guest's own. bundle: what a libkrunfw for SEV has, None for QEMU.
+    firmware, bundle: in place of the guest's own; bundle: what a libkrunfw for SEV has.
     vcpu_type, memory_mib: empty and 0 where the command line names none.
     rtmr0:    of a pinned machine, None if there is none.
     """
@@ -81,6 +81,16 @@ class Wish:
     rtmr0: Digest48 | None
 
     @property
+    def is_bundled(self) -> bool:
+        """Whether the machine boots a bundle of libkrunfw's kind."""
+        return self.vmm == LIBKRUN and self.tee is Tee.SNP
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything of the workload is in the values; what TD-Shim measures under libkrun is not."""
+        return self.vmm == QEMU or self.tee is not Tee.TDX
+
+    @property
     def measured_memory_mib(self) -> int:
         """The memory that values depend on."""
         return self.memory_mib or self.usual_memory_mib
@@ -91,25 +101,21 @@ def require_possible(wish: Wish) -> None:
     what = f"cannot predict for {wish.tee} under {wish.vmm}"
     if wish.vmm not in {QEMU, LIBKRUN}:
         raise UsageError(what, why=f"wanted --vmm {QEMU} or {LIBKRUN}")
-    if wish.vmm == LIBKRUN and wish.tee is Tee.TDX:
+    is_shim = not wish.is_whole
+    if is_shim and wish.firmware is None:
         raise UsageError(
             what,
             why="libkrun has TDX measure its firmware alone: kernel, initrd and command line could be anybody's",
-            next="launch with QEMU and a TDVF firmware: --vmm qemu --firmware FILE",
+            next="launch with QEMU and a TDVF firmware: --vmm qemu --firmware FILE; or name the TD-Shim of a libkrun "
+            "that has one: --firmware TDSHIM",
         )
-    is_bundled = wish.vmm == LIBKRUN and wish.tee is Tee.SNP
-    if is_bundled and wish.bundle is None:
-        raise UsageError(
-            what,
-            why="firmware and kernel of such a machine are libkrunfw's",
-            next="name an installed libkrunfw-sev.so with --libkrunfw FILE",
-        )
+    is_bundled = wish.is_bundled
     for option, given, fits in (
         ("--libkrunfw", wish.bundle is not None, is_bundled),
         ("--firmware", wish.firmware is not None, wish.tee is not Tee.SOFTWARE and not is_bundled),
         ("--vcpu-type", bool(wish.vcpu_type), wish.tee is Tee.SNP and wish.vmm == QEMU),
         ("--memory", bool(wish.memory_mib), wish.tee is Tee.TDX or is_bundled),
-        ("--rtmr0", wish.rtmr0 is not None, wish.tee is Tee.TDX),
+        ("--rtmr0", wish.rtmr0 is not None, wish.tee is Tee.TDX and not is_shim),
     ):
         if given and not fits:
             raise UsageError(what, why=f"{option} does not belong there")
@@ -174,29 +180,36 @@ def build_wished_bundle(drafted: Drafted, wish: Wish, agent: bytes) -> KrunBundl
 
     Raises FormatError if libkrunfw's parts do not fit each other or our initrd.
     """
-    if wish.bundle is None:
+    if not wish.is_bundled:
         return None
+    if wish.bundle is None:
+        return open_payload(drafted.payload)
     return build_bundle(wish.bundle.kernel, wish.bundle.qboot, agent=agent, manifest=drafted.manifest)
 
 
 def _predict_libkrun(bundle: KrunBundle, drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
-    name = wish.bundle.name if wish.bundle is not None else "libkrunfw"
-    launch = describe_bundle(bundle, vcpus=1, memory_mib=wish.measured_memory_mib)
-    folded = fold_payload(launch)
-    files: dict[str, object] = {
-        "firmware": _describe_file(f"qboot of {name}, entry {bundle.kernel.entry_gpa:#x}", bundle.qboot),
-        "kernel": _describe_file(f"kernel of {name}, padded", bundle.kernel.image),
-        "initrd": _describe_file(f"agent of {drafted.guest_name} and manifest, padded", bundle.initrd),
-        "memory_mib": wish.measured_memory_mib,
-    }
-    for count, variant in product(wish.counts, VmsaVariant):
-        digest = predict_libkrun_digest(replace(launch, vcpus=count, variant=variant), folded=folded)
-        yield PredictedValue(
-            registers={"launch_digest": digest}, inputs=files | {"vcpus": count, "vmsa": str(variant)}
-        )
+    name = wish.bundle.name if wish.bundle is not None else drafted.guest_name
+    described = describe_bundle_launch(bundle, cpus=1, memory_mib=wish.measured_memory_mib, name=name)
+    for count in wish.counts:
+        for item in list_variants(replace(described, vcpus=count)):
+            yield PredictedValue(registers={"launch_digest": predict_bundle(item)}, inputs=item.to_dict())
+
+
+def _predict_shim(firmware: NamedFile, wish: Wish) -> Iterator[PredictedValue]:
+    yield PredictedValue(
+        registers={"mrtd": predict_shim_mrtd(firmware.contents, memory_mib=wish.measured_memory_mib)},
+        inputs={
+            "firmware": _describe_file(firmware.name, firmware.contents),
+            "memory_mib": wish.measured_memory_mib,
+            "page_order": str(PageOrder.SINGLE_PASS),
+        },
+    )
 
 
 def _predict_tdx(drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
+    if wish.vmm == LIBKRUN and wish.firmware is not None:
+        yield from _predict_shim(wish.firmware, wish)
+        return
     payload, name = drafted.payload, drafted.guest_name
     firmware = wish.firmware or NamedFile(name=f"firmware of {name}", contents=payload.firmware)
     mrtds = {order: predict_mrtd(firmware.contents, order) for order in PageOrder}

@@ -22,6 +22,7 @@ _ENTRY = struct.Struct("<Q")
 _EXECUTABLE, _X86_64, _VERSION = 2, 62, 1
 _LOAD, _NOTE, _ALL_RIGHTS, _READ = 1, 4, 7, 4
 _PHYS32_ENTRY = 18
+_MAGIC = b"\x7fELF\2\1\1"
 _NOTE_AT = _FILE_HEADER.size + 2 * _PROGRAM_HEADER.size
 
 
@@ -48,7 +49,7 @@ def wrap_kernel(kernel: KrunKernel) -> bytes:
             raise FormatError("cannot use the kernel of libkrunfw", why=why)
     headers = [
         _FILE_HEADER.pack(
-            b"\x7fELF\2\1\1", _EXECUTABLE, _X86_64, _VERSION, kernel.entry_gpa, _FILE_HEADER.size, 0, 0,
+            _MAGIC, _EXECUTABLE, _X86_64, _VERSION, kernel.entry_gpa, _FILE_HEADER.size, 0, 0,
             _FILE_HEADER.size, _PROGRAM_HEADER.size, 2, 0, 0, 0,
         ),
         _PROGRAM_HEADER.pack(_LOAD, _ALL_RIGHTS, PAGE_SIZE, load, load, len(image), len(image), PAGE_SIZE),
@@ -56,6 +57,20 @@ def wrap_kernel(kernel: KrunKernel) -> bytes:
         note,
     ]  # fmt: skip
     return b"".join(headers).ljust(PAGE_SIZE, b"\0") + image
+
+
+def unwrap_kernel(contents: bytes) -> KrunKernel:
+    """Return the kernel in an ELF file that `wrap_kernel` made. Raises FormatError if it is another file."""
+    if len(contents) <= PAGE_SIZE or contents[: len(_MAGIC)] != _MAGIC:
+        raise FormatError("cannot use the kernel", why="it is no ELF file of krunpy's")
+    header = _FILE_HEADER.unpack_from(contents)
+    kind, _, at, load, _, size, _, _ = _PROGRAM_HEADER.unpack_from(contents, _FILE_HEADER.size)
+    kernel = KrunKernel(image=contents[PAGE_SIZE:], load_gpa=load, entry_gpa=header[4])
+    if (kind, at, size) != (_LOAD, PAGE_SIZE, len(kernel.image)):
+        raise FormatError(
+            "cannot use the kernel", why="it is no ELF file of krunpy's: its first segment differs"
+        )
+    return kernel
 
 
 def _find_note(image: bytes) -> bytes:

@@ -1,9 +1,9 @@
 """What a TDX virtual firmware (TDVF) image says about itself: the sections that its launcher loads.
 
-It reads; what the sections measure to is for `measure`.
+It reads; what the sections measure to is for `measure`. OVMF and TD-Shim have the same metadata in different places.
 
 Source: Intel TDX Virtual Firmware Design Guide, section 11 (metadata); edk2
-OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm.
+OvmfPkg/ResetVector/X64/IntelTdxMetadata.asm; confidential-containers td-shim, doc/tdshim_spec.md, part I.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from krunpy.formats.ovmf import read_table_entries
 MOST_ADDED_MEMORY = 256 << 20  # bytes that a launch adds page by page; firmware asks for some MiB
 
 _METADATA_OFFSET = UUID("e47a6535-984a-4798-865e-4685a7bf8ec2")
+_SHIM_METADATA = UUID("e9eaf9f3-168e-44d5-a8eb-7f4d8738f6ae")  # before TD-Shim's
+_SHIM_OFFSET_AT = 0x20  # bytes before its end: where the metadata are, from its beginning
 _U32 = struct.Struct("<I")
 _HEADER = struct.Struct("<4sIII")  # signature, length, version, number of sections
 _SECTION = struct.Struct("<IIQQII")  # offset and size in the image, gpa, size in memory, type, attributes
@@ -72,6 +74,8 @@ def _refuse(why: str, next_step: str = "") -> FormatError:
 def _find_metadata(firmware: bytes) -> int:
     entry = read_table_entries(firmware).get(_METADATA_OFFSET)
     if entry is None:
+        if (at := _find_shim_metadata(firmware)) is not None:
+            return at
         raise _refuse(
             "it has no TDVF metadata, so TDX cannot boot it",
             "use an OVMF image built for Intel TDX (Debian: package ovmf-inteltdx)",
@@ -84,10 +88,21 @@ def _find_metadata(firmware: bytes) -> int:
     return len(firmware) - int(from_end)
 
 
-def _parse_section(firmware: bytes, at: int) -> TdvfSection:
+def _find_shim_metadata(firmware: bytes) -> int | None:
+    """Return where TD-Shim's metadata are, None if this is another firmware."""
+    (at,) = _U32.unpack_from(firmware, len(firmware) - _SHIM_OFFSET_AT)
+    guid = _SHIM_METADATA.bytes_le
+    is_there = len(guid) <= at <= len(firmware) - _HEADER.size and firmware[at - len(guid) : at] == guid
+    return int(at) if is_there else None
+
+
+def _parse_section(firmware: bytes, at: int) -> TdvfSection | None:
+    """Return a section, None for one that stays where it is: TD_INFO, which is part of another."""
     offset, raw_size, gpa, size, kind, attributes = _SECTION.unpack_from(firmware, at)
     if kind not in TdvfType.__members__.values():
         raise _refuse(f"seen section type {kind:#x}, wanted 0 to 7")
+    if kind == TdvfType.TD_INFO and not gpa and not size:
+        return None
     if attributes & ~_KNOWN_ATTRIBUTES:
         raise _refuse(f"seen section attributes {attributes:#x}, wanted bits 0 and 1 at most")
     if gpa & _PAGE_MASK or size & _PAGE_MASK or not size or gpa + size > _LARGEST_GPA:
@@ -117,9 +132,8 @@ def parse_tdvf(firmware: bytes) -> tuple[TdvfSection, ...]:
     end = _HEADER.size + count * _SECTION.size
     if not 0 < count <= _MOST_SECTIONS or length < end or at + end > len(firmware):
         raise _refuse(f"seen {count} sections in {length} bytes of metadata")
-    sections = tuple(
-        _parse_section(firmware, at + _HEADER.size + index * _SECTION.size) for index in range(count)
-    )
+    found = (_parse_section(firmware, at + _HEADER.size + index * _SECTION.size) for index in range(count))
+    sections = tuple(section for section in found if section is not None)
     added = sum(item.size for item in sections if TdvfAttributes.PAGE_AUG not in item.attributes)
     if added > MOST_ADDED_MEMORY or sum(len(item.contents) for item in sections) > MOST_ADDED_MEMORY:
         raise _refuse(f"seen sections of {added} bytes to add, wanted at most {MOST_ADDED_MEMORY}")

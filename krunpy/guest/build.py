@@ -20,11 +20,12 @@ from krunpy.guest.firmware import HARDWARE, find_firmware, load_firmware
 from krunpy.guest.initrd import build_base
 from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, ElfKernel, Kernel
 from krunpy.guest.modules import load_modules
-from krunpy.guest.payload import KRUN_KERNEL, name_firmware
+from krunpy.guest.payload import KRUN_KERNEL, KRUN_SEV_FIRMWARE, KRUN_SEV_KERNEL, name_firmware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from krunpy.guest.bundle import SevParts
     from krunpy.tee.detect import TeeKind
 
 KEPT_BUILDS = 5
@@ -76,11 +77,13 @@ def build_guest(
     note: Callable[[str], None],
     firmwares: Mapping[TeeKind, str] = _NONE_NAMED,
     krun_kernel: ElfKernel | None = None,
+    krun_sev: SevParts | None = None,
 ) -> BuiltGuest:
     """Build into `guest_dir` and make it the current guest.
 
     note: told each step in a few words. firmwares: files of hardware TEEs; of the others the installed ones are taken.
     krun_kernel: what libkrun boots; without one the guest is for QEMU alone.
+    krun_sev:    what it boots in SEV-SNP; without them such machines are QEMU's.
 
     Raises HostError, ToolError, or FormatError if a named firmware does not fit; the previous guest then stays current.
     """
@@ -109,11 +112,14 @@ def build_guest(
             }
             if krun_kernel is not None:
                 parts[KRUN_KERNEL] = krun_kernel.contents
+            if krun_sev is not None:
+                parts |= {KRUN_SEV_KERNEL: krun_sev.kernel.contents, KRUN_SEV_FIRMWARE: krun_sev.qboot}
             description: dict[str, object] = {
                 "version": 1,
                 "cmdline": CMDLINE,
                 "kernel": {"release": kernel.release, "image": kernel.image, "origin": kernel.origin},
-                **_describe_krun(krun_kernel),
+                **_describe_krun("krun_kernel", krun_kernel),
+                **_describe_krun("krun_sev", None if krun_sev is None else krun_sev.kernel),
                 "firmware": firmware_path,
                 "firmwares": {str(kind): path for kind, (path, _) in confidential.items()},
                 "modules": [module.name for module in (*modules.early, *modules.late)],
@@ -125,8 +131,8 @@ def build_guest(
             shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _describe_krun(kernel: ElfKernel | None) -> dict[str, object]:
-    return {} if kernel is None else {"krun_kernel": {"release": kernel.release, "origin": kernel.origin}}
+def _describe_krun(name: str, kernel: ElfKernel | None) -> dict[str, object]:
+    return {} if kernel is None else {name: {"release": kernel.release, "origin": kernel.origin}}
 
 
 def _find_plain_firmware() -> str:

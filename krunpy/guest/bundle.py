@@ -6,17 +6,38 @@ Source: libkrun src/libkrun/src/lib.rs; docs/decisions/0007.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from krunpy.formats.krun_bundle import KERNEL_STEP, KrunBundle, pad, require_bootable
-from krunpy.formats.krun_kernel import PAGE_SIZE
+from krunpy.formats.krun_cmdline import drop_hijack
+from krunpy.formats.krun_kernel import PAGE_SIZE, unwrap_kernel, wrap_kernel
 from krunpy.formats.krun_qboot import set_entry
 from krunpy.guest.initrd import build_base, build_manifest_member
+from krunpy.guest.kernel import ElfKernel, find_release
 from krunpy.measure.libkrun import LibkrunLaunch
 
 if TYPE_CHECKING:
     from krunpy.formats.krun_kernel import KrunKernel
+    from krunpy.guest.payload import GuestPayload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SevParts:
+    """What a guest build keeps of a libkrunfw for SEV: the kernel, and the firmware that jumps to its entry."""
+
+    kernel: ElfKernel
+    qboot: bytes
+
+
+def prepare_parts(kernel: KrunKernel, qboot: bytes, *, origin: str) -> SevParts:
+    """Return the parts of a libkrunfw as a guest build keeps them. origin: where they come from, for people.
+
+    Raises FormatError if they do not fit each other.
+    """
+    ready = _prepare_kernel(kernel)
+    elf = ElfKernel(contents=wrap_kernel(ready), release=find_release(ready.image), origin=origin)
+    return SevParts(kernel=elf, qboot=set_entry(qboot, kernel.entry_gpa))
 
 
 def build_bundle(kernel: KrunKernel, qboot: bytes, *, agent: bytes, manifest: bytes) -> KrunBundle:
@@ -26,10 +47,25 @@ def build_bundle(kernel: KrunKernel, qboot: bytes, *, agent: bytes, manifest: by
 
     Raises FormatError if they do not fit each other or the initrd.
     """
-    padded = replace(kernel, image=pad(kernel.image, KERNEL_STEP))
-    initrd = pad(build_base(agent, (), ()) + build_manifest_member(manifest), PAGE_SIZE)
-    firmware = set_entry(qboot, kernel.entry_gpa)
-    bundle = KrunBundle(kernel=padded, qboot=firmware, initrd=initrd)
+    bundle = KrunBundle(
+        kernel=_prepare_kernel(kernel),
+        qboot=set_entry(qboot, kernel.entry_gpa),
+        initrd=build_initrd(agent, manifest),
+    )
+    require_bootable(bundle)
+    return bundle
+
+
+def build_initrd(agent: bytes, manifest: bytes) -> bytes:
+    """Return the initrd of a workload, whole pages. These kernels unpack gzip or, as here, what is not compressed."""
+    return pad(build_base(agent, (), ()) + build_manifest_member(manifest), PAGE_SIZE)
+
+
+def open_payload(payload: GuestPayload) -> KrunBundle:
+    """Return the bundle that a payload for SEV-SNP under libkrun is. Raises FormatError if it cannot boot."""
+    bundle = KrunBundle(
+        kernel=unwrap_kernel(payload.kernel), qboot=payload.firmware, initrd=pad(payload.initrd, PAGE_SIZE)
+    )
     require_bootable(bundle)
     return bundle
 
@@ -44,3 +80,8 @@ def describe_bundle(bundle: KrunBundle, *, vcpus: int, memory_mib: int) -> Libkr
         memory_mib=memory_mib,
         kernel_gpa=bundle.kernel.load_gpa,
     )
+
+
+def _prepare_kernel(kernel: KrunKernel) -> KrunKernel:
+    """Return the kernel as it is loaded: with sockets of its own, and as many bytes as upstream's have."""
+    return replace(kernel, image=pad(drop_hijack(kernel.image), KERNEL_STEP))

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 
-from krunpy.core.errors import FormatError, HostError
+from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
 from krunpy.formats.narrow import Fields
 from krunpy.guest import libkrun
@@ -29,7 +29,9 @@ class VmmKind(StrEnum):
 
 
 KRUN_KERNEL = "vmlinux.krun"  # the part of a build that libkrun loads, from its own bundle
+KRUN_SEV_KERNEL, KRUN_SEV_FIRMWARE = "vmlinux.krun-sev", "qboot.krun-sev"  # what its machines in SEV-SNP boot
 # kernel and base
+_KERNELS = {KRUN_KERNEL: "krun_kernel", KRUN_SEV_KERNEL: "krun_sev"}  # what guest.json says about them
 _PARTS = {VmmKind.QEMU: ("vmlinuz", "base.cpio"), VmmKind.LIBKRUN: (KRUN_KERNEL, "agent")}
 PACKAGES = {TeeKind.SNP: "ovmf-amdsev", TeeKind.TDX: "ovmf"}
 
@@ -39,7 +41,7 @@ class Guest:
     """A built guest, as it is on disk now, with the firmware of one TEE.
 
     base:     the generic part of the initrd; for libkrun the agent alone.
-    firmware: empty for libkrun.
+    firmware: empty for plain machines of libkrun.
     """
 
     tee: TeeKind
@@ -52,18 +54,29 @@ class Guest:
     firmware: bytes
     recorded: dict[str, str]  # part -> SHA-256 in hex, from the build
 
+    @property
+    def is_bundled(self) -> bool:
+        """Whether libkrun boots it from a bundle of libkrunfw's kind, as it does in SEV-SNP."""
+        return is_bundled(self.tee, self.vmm)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestPayload:
     """Exactly the bytes that a machine is to load.
 
-    firmware: empty for libkrun. kernel: a bzImage, for libkrun an ELF file. initrd: for libkrun the boot volume.
+    firmware: empty for plain machines of libkrun. kernel: a bzImage, for libkrun an ELF file. initrd: for plain
+    machines of libkrun the boot volume.
     """
 
     firmware: bytes
     kernel: bytes
     initrd: bytes
     cmdline: str
+
+
+def is_bundled(tee: TeeKind, vmm: VmmKind) -> bool:
+    """Return whether machines of this VMM in this TEE boot from a bundle of libkrunfw's kind."""
+    return vmm is VmmKind.LIBKRUN and tee is TeeKind.SNP
 
 
 def name_firmware(tee: TeeKind) -> str:
@@ -91,25 +104,21 @@ def load_guest(
     description = load_description(folder)
     digests = description.take_fields("sha256")
     names = _name_parts(tee, vmm)
-    if vmm is VmmKind.LIBKRUN and not digests.has(KRUN_KERNEL):
-        raise HostError(
-            "cannot use the guest under libkrun",
-            why="it was built without a kernel for libkrun",
-            next="install libkrunfw, or `krunpy guest kernel build`, then `krunpy guest build`",
-        )
+    if vmm is VmmKind.LIBKRUN and not digests.has(names[0]):
+        raise _make_kernelless(tee)
     if tee is not TeeKind.SOFTWARE and not digests.has(names[-1]):
         raise _make_lacking(tee)
     limits = (MAX_KERNEL, MAX_KERNEL, MAX_FIRMWARE)
     parts = [
         load_bounded(os.path.join(folder, name), limit) for name, limit in zip(names, limits, strict=False)
     ]
-    kernel = description.take_fields("kernel" if vmm is VmmKind.QEMU else "krun_kernel")
+    kernel = description.take_fields(_KERNELS.get(names[0], "kernel"))
     return Guest(
         tee=tee,
         vmm=vmm,
         folder=folder,
         release=kernel.take_string("release"),
-        cmdline=description.take_string("cmdline") if vmm is VmmKind.QEMU else libkrun.CMDLINE,
+        cmdline=_choose_cmdline(description, tee, vmm),
         kernel=parts[0],
         base=parts[1],
         firmware=b"".join(parts[2:]),
@@ -117,9 +126,32 @@ def load_guest(
     )
 
 
+def _choose_cmdline(description: Fields, tee: TeeKind, vmm: VmmKind) -> str:
+    """Return the command line; a bundle's kernel has its own, built in."""
+    if vmm is VmmKind.QEMU:
+        return description.take_string("cmdline")
+    return "" if is_bundled(tee, vmm) else libkrun.CMDLINE
+
+
 def _name_parts(tee: TeeKind, vmm: VmmKind) -> tuple[str, ...]:
-    """Return the files of a build that a guest is made of: kernel, base and, but for libkrun, firmware."""
+    """Return the files of a build that a guest is made of: kernel, base and, but for plain libkrun, firmware."""
+    if is_bundled(tee, vmm):
+        return (KRUN_SEV_KERNEL, "agent", KRUN_SEV_FIRMWARE)
     return _PARTS[vmm] if vmm is VmmKind.LIBKRUN else (*_PARTS[vmm], name_firmware(tee))
+
+
+def _make_kernelless(tee: TeeKind) -> HostError:
+    if tee is TeeKind.SNP:
+        return HostError(
+            "cannot use the guest under libkrun in snp",
+            why="it was built without kernel and firmware of libkrunfw for SEV",
+            next="install libkrunfw-sev (or set libkrunfw to its path), then `krunpy guest build`",
+        )
+    return HostError(
+        "cannot use the guest under libkrun",
+        why="it was built without a kernel for libkrun",
+        next="install libkrunfw, or `krunpy guest kernel build`, then `krunpy guest build`",
+    )
 
 
 def _make_lacking(tee: TeeKind) -> HostError:
@@ -168,13 +200,26 @@ def _require_recorded(name: str, data: bytes, recorded: str) -> None:
 
 def assemble_payload(guest: Guest, manifest: bytes) -> GuestPayload:
     """Return the bytes that boot the workload of this manifest."""
+    if guest.is_bundled:
+        from krunpy.guest.bundle import build_initrd  # imports that other launches do without
+
+        return _assemble(guest, build_initrd(guest.base, manifest))
     if guest.vmm is VmmKind.LIBKRUN:
         return _assemble(guest, libkrun.build_boot_volume(guest.base, manifest))
     return _assemble(guest, guest.base + build_manifest_member(manifest))
 
 
 def assemble_class_payload(guest: Guest) -> GuestPayload:
-    """Return the bytes that boot every workload of a class: its manifest comes over the channel."""
+    """Return the bytes that boot every workload of a class: its manifest comes over the channel.
+
+    Raises UsageError for SEV-SNP under libkrun.
+    """
+    if guest.is_bundled:
+        raise UsageError(
+            "cannot bind the manifest by HOST_DATA",
+            why="libkrun sets none in snp",
+            next="leave it in the initrd, --manifest-in initrd; or --vmm qemu",
+        )
     if guest.vmm is VmmKind.LIBKRUN:
         return _assemble(guest, libkrun.build_boot_volume(guest.base, None))
     return _assemble(guest, guest.base)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_KERNEL_GPA = 0x1000000
 MOST_VCPUS = 255
+MOST_MEMORY_MIB = 1 << 22
 
 _QBOOT_GPA, _ZERO_PAGE_GPA = 0xFFFF0000, 0x7000
 _SECRETS_GPA, _CPUID_GPA = 0x5000, 0x6000
@@ -73,13 +74,15 @@ def _require(launch: LibkrunLaunch) -> None:
     if launch.kernel_gpa < end and launch.kernel_gpa + len(launch.kernel) > INITRD_GPA:
         room = max(launch.kernel_gpa - INITRD_GPA, 0)
         raise _refuse(f"seen an initrd of {len(launch.initrd)} bytes, there are {room} below the kernel")
-    if not 1 <= launch.vcpus <= MOST_VCPUS:
-        raise _refuse(f"seen {launch.vcpus} vCPUs, wanted 1 to {MOST_VCPUS}")
-    memory = launch.memory_mib * _MIB
-    if max(end, launch.kernel_gpa + len(launch.kernel)) > memory or launch.memory_mib > 1 << 22:
-        raise _refuse(
-            f"seen {launch.memory_mib} MiB of memory, wanted room for kernel and initrd, at most 4 TiB"
-        )
+    _require_machine(launch.vcpus, launch.memory_mib, max(end, launch.kernel_gpa + len(launch.kernel)))
+
+
+def _require_machine(vcpus: int, memory_mib: int, end: int) -> None:
+    """end: of what is loaded, a gpa."""
+    if not 1 <= vcpus <= MOST_VCPUS:
+        raise _refuse(f"seen {vcpus} vCPUs, wanted 1 to {MOST_VCPUS}")
+    if end > memory_mib * _MIB or memory_mib > MOST_MEMORY_MIB:
+        raise _refuse(f"seen {memory_mib} MiB of memory, wanted room for kernel and initrd, at most 4 TiB")
 
 
 def _list_ram(memory: int) -> list[tuple[int, int]]:
@@ -125,17 +128,26 @@ def iter_payload_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:
 def iter_machine_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:
     """Yield the pages that follow the payload's, VMSAs last. Raises as `iter_payload_pages`."""
     _require(launch)
-    zero_page = build_zero_page(
-        vcpus=launch.vcpus, memory_mib=launch.memory_mib, initrd_size=len(launch.initrd)
+    yield from _iter_pages_after(
+        vcpus=launch.vcpus,
+        memory_mib=launch.memory_mib,
+        initrd_size=len(launch.initrd),
+        variant=launch.variant,
     )
+
+
+def _iter_pages_after(
+    *, vcpus: int, memory_mib: int, initrd_size: int, variant: VmsaVariant
+) -> Iterator[LaunchPage]:
+    zero_page = build_zero_page(vcpus=vcpus, memory_mib=memory_mib, initrd_size=initrd_size)
     yield LaunchPage(kind=PageType.NORMAL, gpa=_ZERO_PAGE_GPA, contents=zero_page)
     yield LaunchPage(kind=PageType.ZERO, gpa=0, contents=b"")
     yield LaunchPage(kind=PageType.SECRETS, gpa=_SECRETS_GPA, contents=b"")
     yield LaunchPage(kind=PageType.CPUID, gpa=_CPUID_GPA, contents=b"")
     for gpa in _TABLE_GPAS:
         yield LaunchPage(kind=PageType.ZERO, gpa=gpa, contents=b"")
-    for index in range(launch.vcpus):
-        vmsa = build_libkrun_vmsa(launch.variant, is_boot=index == 0)
+    for index in range(vcpus):
+        vmsa = build_libkrun_vmsa(variant, is_boot=index == 0)
         yield LaunchPage(kind=PageType.VMSA, gpa=VMSA_GPA, contents=vmsa)
 
 
@@ -144,9 +156,18 @@ def fold_payload(launch: LibkrunLaunch) -> LaunchDigest:
     return fold_pages(iter_payload_pages(launch))
 
 
-def predict_libkrun_digest(launch: LibkrunLaunch, *, folded: LaunchDigest | None = None) -> LaunchDigest:
-    """Return the MEASUREMENT of this launch. folded: what `fold_payload` returned for its payload.
+def predict_libkrun_digest(launch: LibkrunLaunch) -> LaunchDigest:
+    """Return the MEASUREMENT of this launch. Raises as `iter_payload_pages`."""
+    return fold_pages(iter_machine_pages(launch), fold_payload(launch))
 
-    Raises as `iter_payload_pages`.
+
+def predict_folded_digest(
+    folded: LaunchDigest, *, vcpus: int, memory_mib: int, initrd_size: int, variant: VmsaVariant
+) -> LaunchDigest:
+    """Return the MEASUREMENT of a launch whose payload is folded already, see `fold_payload`.
+
+    initrd_size: bytes, with the padding. Raises FormatError if libkrun has no such machine.
     """
-    return fold_pages(iter_machine_pages(launch), fold_payload(launch) if folded is None else folded)
+    _require_machine(vcpus, memory_mib, INITRD_GPA + initrd_size)
+    pages = _iter_pages_after(vcpus=vcpus, memory_mib=memory_mib, initrd_size=initrd_size, variant=variant)
+    return fold_pages(pages, folded)

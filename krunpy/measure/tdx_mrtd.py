@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 _PAGE_SIZE = 4096  # bytes
 _CHUNK_SIZE = 256  # bytes
+_STEP = 16 << 20  # bytes of memory at a time
 _RECORD = struct.Struct("<16sQ104x")
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+class Hash(Protocol):
+    """A hash that runs."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in further bytes."""
 
 
 class PageOrder(StrEnum):
@@ -40,18 +44,26 @@ class PageOrder(StrEnum):
     TWO_PASS = "two-pass"  # noqa: S105 - not a password
 
 
-def _add(running: _Hash, gpa: int) -> None:
+def _add(running: Hash, gpa: int) -> None:
     running.update(_RECORD.pack(b"MEM.PAGE.ADD", gpa))
 
 
-def _extend(running: _Hash, gpa: int, page: bytes) -> None:
+def _extend(running: Hash, gpa: int, page: bytes) -> None:
     parts: list[bytes] = []
     for at in range(0, _PAGE_SIZE, _CHUNK_SIZE):
         parts += (_RECORD.pack(b"MR.EXTEND", gpa + at), page[at : at + _CHUNK_SIZE])
     running.update(b"".join(parts))
 
 
-def _fold_section(running: _Hash, section: TdvfSection, order: PageOrder) -> None:
+def fold_added(running: Hash, first: int, end: int) -> None:
+    """Take in the pages of memory that is added and not measured. first, end: gpas, multiples of 4096."""
+    for start in range(first, end, _STEP):
+        pages = range(start, min(start + _STEP, end), _PAGE_SIZE)
+        running.update(b"".join([_RECORD.pack(b"MEM.PAGE.ADD", gpa) for gpa in pages]))
+
+
+def fold_section(running: Hash, section: TdvfSection, order: PageOrder) -> None:
+    """Take in a section of a firmware as its attributes say."""
     adds = TdvfAttributes.PAGE_AUG not in section.attributes
     extends = TdvfAttributes.MR_EXTEND in section.attributes
     offsets = range(0, section.size, _PAGE_SIZE)
@@ -73,5 +85,5 @@ def predict_mrtd(firmware: bytes, order: PageOrder) -> Digest48:
     """
     running = sha384()
     for section in parse_tdvf(firmware):
-        _fold_section(running, section, order)
+        fold_section(running, section, order)
     return Digest48(running.digest())

@@ -107,7 +107,9 @@ class Broker:
                 next=f"`krunpy measure --tee {prepared.tee} --rtmr0 HEX --output FILE` with RTMR0 of a boot of this "
                 "machine that you trust, then `krunpy register --reference-values FILE`, both in the words of the run",
             )
-        bound = {"host_data": prepared.manifest_hash.hex()} if prepared.tee is TeeKind.SNP else {}
+        # libkrun sets none: there the launch digest alone names the manifest
+        has_host_data = prepared.tee is TeeKind.SNP and not prepared.guest.is_bundled
+        bound = {"host_data": prepared.manifest_hash.hex()} if has_host_data else {}
         values = [
             {
                 "tee": str(prepared.tee),

@@ -84,17 +84,28 @@ def make_confidential(
     from krunpy.tee.host_tree import HostTree
 
     tree = tree or HostTree()
-    try:
-        group = find_group(tree.locate(_OPENED[tee]))
-    except HostError as error:
-        error.next = error.next or _find_help(tee)
-        raise
+    groups = find_device_groups(tee, tree)
     launch = (
         _make_snp(manifest_hash, tree)
         if tee is TeeKind.SNP
         else TdxLaunch(mrconfigid=make_mrconfigid(manifest_hash))
     )
-    return Confidential(launch=launch, groups=() if group is None else (group,))
+    return Confidential(launch=launch, groups=groups)
+
+
+def find_device_groups(tee: TeeKind, tree: HostTree | None = None) -> tuple[int, ...]:
+    """Return the groups that open what a machine in a hardware TEE opens by name. tree: of a host in place of this one.
+
+    Raises HostError if the host does not let an ordinary user do so.
+    """
+    from krunpy.tee.host_tree import HostTree
+
+    try:
+        group = find_group((tree or HostTree()).locate(_OPENED[tee]))
+    except HostError as error:
+        error.next = error.next or _find_help(tee)
+        raise
+    return () if group is None else (group,)
 
 
 def _find_help(tee: TeeKind) -> str:

@@ -14,11 +14,14 @@ from krunpy.runtime.prepare import failures_directory
 if TYPE_CHECKING:
     from krunpy.core.settings import Settings
     from krunpy.measure.description import LaunchDescription
+    from krunpy.measure.libkrun_description import BundleDescription
 
 KEPT_LAUNCHES = 100
 
 
-def keep_description(settings: Settings, described: LaunchDescription, digest: str) -> None:
+def keep_description(
+    settings: Settings, described: LaunchDescription | BundleDescription, digest: str
+) -> None:
     """Keep what was launched under its launch digest, in hex."""
     folder = os.path.join(settings.data_dir, "launches")
     make_private_directory(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from krunpy.runtime.machine import MachineRequest
+from krunpy.runtime.machine import LoadedFiles, MachineRequest
 from krunpy.runtime.vm_host import choose_owner, describe_shares
 from krunpy.vmm.device import DEVICE, find_group
 from krunpy.vmm.libkrun import build_argv
@@ -28,6 +28,7 @@ def make_krun_request(machine: Machine, shares: Shares, settings: Settings) -> M
     the shared directories.
     """
     group = find_group(DEVICE)
+    assert isinstance(machine.files, LoadedFiles)
     # libkrun opens it anew, as the machine's user; others are kept out by the cache's private directory
     os.fchmod(machine.disk_fd, 0o444)
     spec = KrunSpec(

@@ -37,6 +37,7 @@ from krunpy.runtime.handover import is_waiting, take
 from krunpy.runtime.kept import keep_aftermath, keep_description
 from krunpy.runtime.limits import choose_memory_mib
 from krunpy.runtime.machine import (
+    LoadedFiles,
     Machine,
     load_files,
     make_machine_request,
@@ -50,6 +51,7 @@ from krunpy.runtime.prepare import (
     draft,
     load_key,
     open_cache,
+    predict,
 )
 from krunpy.runtime.request import HostSettings
 from krunpy.runtime.steps import Clock, tell_steps
@@ -70,7 +72,7 @@ if TYPE_CHECKING:
     from krunpy.oci.bundle import Bundle
     from krunpy.runtime.channel import Channel
     from krunpy.runtime.conversation import WatchedServer
-    from krunpy.runtime.machine import LoadedFiles
+    from krunpy.runtime.machine import BundleFiles, MachineRequest
     from krunpy.runtime.prepare import Drafted, Prepared
     from krunpy.runtime.vm_shares import Shares
     from krunpy.vmm.spec import Accel
@@ -149,7 +151,7 @@ def _convert_and_hold(job: Job, spec: str) -> tuple[WorkloadImage, int]:
 
 def _request_machine(
     job: Job, drafted: Drafted, payload: GuestPayload, held: int, channel: Channel
-) -> LoadedFiles:
+) -> LoadedFiles | BundleFiles:
     """Load the machine's files and ask the shim to start it; it does so when `start` was called.
 
     It boots while it is measured: the files are sealed, and without a release it holds no secret.
@@ -158,9 +160,8 @@ def _request_machine(
     require_intact(drafted.image, disk)
     if job.wishes.tamper == Tamper.DISK:
         disk = copy_disk_with_flip(disk, drafted.image.disk)
-    files = load_files(payload)
     machine = Machine(
-        files=files,
+        files=_load_files(job, drafted, payload),
         memory_mib=_memory_mib(job),
         cpus=_cpus(job),
         channel_fd=channel.machine_end,
@@ -168,13 +169,7 @@ def _request_machine(
         shared=open_directories(job.shares),
         kept=(held, *channel.kept),
     )
-    if job.vmm is VmmKind.LIBKRUN:
-        from krunpy.runtime.krun_machine import make_krun_request
-
-        request = make_krun_request(machine, job.shares, job.settings)
-    else:
-        confidential = make_confidential(job.tee, drafted.manifest_hash)
-        request = make_machine_request(machine, accel=_choose_accel(job, drafted), confidential=confidential)
+    request = _make_request(job, drafted, machine)
     fields: dict[str, object] = {
         "kind": "vm",
         "argv": list(request.argv),
@@ -185,7 +180,30 @@ def _request_machine(
     control.send_message(job.shim, fields, request.descriptors)
     channel.handed_over()
     os.nice(NICE)
-    return files
+    return machine.files
+
+
+def _load_files(job: Job, drafted: Drafted, payload: GuestPayload) -> LoadedFiles | BundleFiles:
+    if not drafted.guest.is_bundled:
+        return load_files(payload)
+    from krunpy.runtime.krun_sev import load_bundle
+
+    return load_bundle(
+        payload, workload=drafted.parsed.workload, cpus=_cpus(job), memory_mib=_memory_mib(job)
+    )
+
+
+def _make_request(job: Job, drafted: Drafted, machine: Machine) -> MachineRequest:
+    if drafted.guest.is_bundled:
+        from krunpy.runtime.krun_sev import make_sev_request
+
+        return make_sev_request(machine, job.settings)
+    if job.vmm is VmmKind.LIBKRUN:
+        from krunpy.runtime.krun_machine import make_krun_request
+
+        return make_krun_request(machine, job.shares, job.settings)
+    confidential = make_confidential(job.tee, drafted.manifest_hash)
+    return make_machine_request(machine, accel=_choose_accel(job, drafted), confidential=confidential)
 
 
 def _attest(
@@ -194,12 +212,12 @@ def _attest(
     channel: Channel,
     drafted: Drafted,
     payload: GuestPayload,
-    files: LoadedFiles,
+    files: LoadedFiles | BundleFiles,
 ) -> None:
     """While the machine boots, check the guest, register and measure; then attest."""
     from krunpy.runtime.conversation import WatchedServer
 
-    prepared = complete(drafted, cpus=_cpus(job))
+    prepared = complete(drafted, cpus=_cpus(job), memory_mib=_memory_mib(job))
     registering = Background(lambda: _register(job, broker, prepared))
     server: WatchedServer | None = None
     has_use = False
@@ -207,7 +225,7 @@ def _attest(
     try:
         _keep_descriptions(job, prepared, payload)
         digest = prepared.predicted[0].digest if prepared.predicted else None
-        if job.tee is TeeKind.SOFTWARE:
+        if isinstance(files, LoadedFiles) and job.tee is TeeKind.SOFTWARE:
             make_report, digest = _measure(job, prepared, files)
         job.clock.step("measure", digest.hex()[:16] if digest else "registers of the TDX module")
         stdin_is_empty = _await_start(job.shim)
@@ -302,9 +320,7 @@ def _keep_descriptions(job: Job, prepared: Prepared, payload: GuestPayload) -> N
     """Keep what is launched, for `krunpy explain`."""
     predicted = prepared.predicted
     if payload is not prepared.payload:
-        from krunpy.runtime.predict import predict_launches
-
-        predicted = predict_launches(job.tee, payload, cpus=_cpus(job), name="this launch")
+        predicted = predict(prepared, payload, cpus=_cpus(job), memory_mib=_memory_mib(job))
     for item in predicted:
         keep_description(job.settings, item.description, item.digest.hex())
 

@@ -20,12 +20,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedFiles:
-    """Descriptors of what the machine loads; nobody can change them any more."""
+    """Descriptors of what the machine loads, and its command line; nobody can change them any more."""
 
     firmware: int
     kernel: int
     initrd: int
     cmdline: str
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them: firmware, kernel, initrd."""
+        return (self.firmware, self.kernel, self.initrd)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleFiles:
+    """Descriptors of what a machine of libkrun in SEV-SNP loads: a bundle, and the TEE's configuration."""
+
+    bundle: int
+    config: int
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """All of them: bundle, configuration."""
+        return (self.bundle, self.config)
 
 
 def load_files(payload: GuestPayload) -> LoadedFiles:
@@ -93,7 +111,7 @@ class Machine:
     kept:       what lives as long as the machine, the cache's hold on the image.
     """
 
-    files: LoadedFiles
+    files: LoadedFiles | BundleFiles
     memory_mib: int
     cpus: int
     channel_fd: int
@@ -103,17 +121,8 @@ class Machine:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """All of them: firmware, kernel, initrd, channel, disk, what is shared, and what is kept."""
-        files = self.files
-        return (
-            files.firmware,
-            files.kernel,
-            files.initrd,
-            self.channel_fd,
-            self.disk_fd,
-            *self.shared,
-            *self.kept,
-        )
+        """All of them: the files', channel, disk, what is shared, and what is kept."""
+        return (*self.files.descriptors, self.channel_fd, self.disk_fd, *self.shared, *self.kept)
 
 
 def make_machine_request(
@@ -123,6 +132,7 @@ def make_machine_request(
 
     Raises HostError if a device is needed that only root may open, or a hardware TEE without KVM.
     """
+    assert isinstance(machine.files, LoadedFiles)
     spec = VmSpec(
         accel=accel,
         memory_mib=machine.memory_mib,

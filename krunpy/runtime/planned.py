@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from krunpy.guest.payload import VmmKind, load_guest, require_unchanged
 from krunpy.oci.annotations import parse_annotations
 from krunpy.oci.bundle import parse_bundle
+from krunpy.runtime.limits import choose_memory_mib
 from krunpy.runtime.plan import make_config, write_bundle
 from krunpy.runtime.prepare import (
     Drafted,
@@ -55,7 +56,11 @@ def prepare_bundle(
 ) -> Prepared:
     """Return what a launch of this bundle in a TEE would register. Raises as `draft_plan` and `complete` do."""
     drafted = _draft(settings, bundle, identity=identity, tee=tee, progress=progress)
-    return complete(drafted, cpus=parse_annotations(bundle.annotations).cpus or settings.cpus)
+    wishes = parse_annotations(bundle.annotations)
+    memory_mib = choose_memory_mib(
+        limit=bundle.linux.resources.memory_limit, wish=wishes.memory_mib, default=settings.memory_mib
+    )
+    return complete(drafted, cpus=wishes.cpus or settings.cpus, memory_mib=memory_mib)
 
 
 def draft_plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from krunpy.guest.bundle import describe_bundle, open_payload
 from krunpy.measure.description import (
     LaunchDescription,
     measure_cmdline,
@@ -13,10 +14,13 @@ from krunpy.measure.description import (
     predict_described,
 )
 from krunpy.measure.launch import SNP_FEATURES, Layout, find_layout
+from krunpy.measure.libkrun import fold_payload
+from krunpy.measure.libkrun_description import BundleDescription, list_variants, predict_bundle
 from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from krunpy.core.octets import LaunchDigest
+    from krunpy.formats.krun_bundle import KrunBundle
     from krunpy.guest.payload import GuestPayload
 
 
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 class PredictedLaunch:
     """A launch digest, and what it was predicted from."""
 
-    description: LaunchDescription
+    description: LaunchDescription | BundleDescription
     digest: LaunchDigest
 
 
@@ -40,12 +44,30 @@ def describe_launch(payload: GuestPayload, *, cpus: int, name: str) -> LaunchDes
     )
 
 
+def describe_bundle_launch(bundle: KrunBundle, *, cpus: int, memory_mib: int, name: str) -> BundleDescription:
+    """Return what the launch digest of a machine with this bundle is made from. name: as for `describe_launch`.
+
+    Raises FormatError if libkrun has no such machine.
+    """
+    launch = describe_bundle(bundle, vcpus=cpus, memory_mib=memory_mib)
+    return BundleDescription(
+        firmware=measure_file(f"qboot of {name}, entry {bundle.kernel.entry_gpa:#x}", bundle.qboot),
+        kernel=measure_file(f"kernel of {name}, padded", bundle.kernel.image),
+        initrd=measure_file(f"agent of {name} and manifest, padded", bundle.initrd),
+        initrd_size=len(bundle.initrd),
+        folded=fold_payload(launch),
+        vcpus=cpus,
+        memory_mib=memory_mib,
+    )
+
+
 def predict_launches(
     tee: TeeKind, payload: GuestPayload, *, cpus: int, name: str
 ) -> tuple[PredictedLaunch, ...]:
     """Return every launch digest that a machine of krunpy's with this payload may have.
 
-    None for TDX: what QEMU's tables for a machine measure to (RTMR0) is not predicted.
+    None for TDX: what QEMU's tables for a machine measure to (RTMR0) is not predicted. For SEV-SNP under libkrun see
+    `predict_bundled`.
 
     Raises FormatError if the firmware cannot start such a machine.
     """
@@ -59,3 +81,16 @@ def predict_launches(
             for features in SNP_FEATURES
         ]
     return tuple(PredictedLaunch(description=item, digest=predict_described(item)) for item in variants)
+
+
+def predict_bundled(
+    payload: GuestPayload, *, cpus: int, memory_mib: int, name: str
+) -> tuple[PredictedLaunch, ...]:
+    """Return every launch digest of a machine of libkrun in SEV-SNP: one for each variant of the VMSA.
+
+    Raises FormatError if libkrun has no such machine.
+    """
+    described = describe_bundle_launch(open_payload(payload), cpus=cpus, memory_mib=memory_mib, name=name)
+    return tuple(
+        PredictedLaunch(description=item, digest=predict_bundle(item)) for item in list_variants(described)
+    )

@@ -162,14 +162,11 @@ def make_payload(guest: Guest, manifest: bytes, manifest_in: ManifestIn) -> Gues
     return assemble_payload(guest, manifest)
 
 
-def complete(drafted: Drafted, *, cpus: int) -> Prepared:
-    """Return a draft with its predicted launch digests.
+def complete(drafted: Drafted, *, cpus: int, memory_mib: int) -> Prepared:
+    """Return a draft with its predicted launch digests, on which memory has a part under libkrun in SEV-SNP alone.
 
     Raises HostError if the guest is not what was built, FormatError if its firmware does not fit the TEE.
     """
-    # 15 ms of imports that must not stand before the machine's start
-    from krunpy.runtime.predict import predict_launches
-
     require_unchanged(drafted.guest)
     return Prepared(
         tee=drafted.tee,
@@ -178,8 +175,21 @@ def complete(drafted: Drafted, *, cpus: int) -> Prepared:
         manifest_in=drafted.manifest_in,
         guest=drafted.guest,
         payload=drafted.payload,
-        predicted=predict_launches(drafted.tee, drafted.payload, cpus=cpus, name=drafted.guest_name),
+        predicted=predict(drafted, drafted.payload, cpus=cpus, memory_mib=memory_mib),
     )
+
+
+def predict(
+    drafted: Drafted, payload: GuestPayload, *, cpus: int, memory_mib: int
+) -> tuple[PredictedLaunch, ...]:
+    """Return the launch digests of a payload on a machine as the draft's is. Raises FormatError."""
+    # 15 ms of imports that must not stand before the machine's start
+    from krunpy.runtime.predict import predict_bundled, predict_launches
+
+    name = drafted.guest_name
+    if drafted.guest.is_bundled:
+        return predict_bundled(payload, cpus=cpus, memory_mib=memory_mib, name=name)
+    return predict_launches(drafted.tee, payload, cpus=cpus, name=name)
 
 
 def make_identity(url: str, key: PublicKey32) -> ServerIdentity:

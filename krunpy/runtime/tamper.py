@@ -24,6 +24,10 @@ MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
 _REPORT = 4  # bytes into the evidence: behind the report's length
 _REPORT_DATA, _SIGNATURE = 0x50, 0x2A0  # bytes into an SNP report; SEV-SNP ABI 1.58, table 23
 _BOOT_MESSAGE = 0x40  # bytes into a bzImage: the old boot sector, which nothing runs
+_ELF, _ELF_PADDING = (
+    b"\x7fELF",
+    15,
+)  # bytes into an ELF file: the last of its identification, which nothing reads
 
 
 class Tamper(StrEnum):
@@ -51,7 +55,7 @@ def flip_bit(data: bytes, at: int, bit: int = 0) -> bytes:
 
 def tamper_kernel(kernel: bytes) -> bytes:
     """Return a kernel that boots all the same and is not the registered one."""
-    return flip_bit(kernel, _BOOT_MESSAGE)
+    return flip_bit(kernel, _ELF_PADDING if kernel.startswith(_ELF) else _BOOT_MESSAGE)
 
 
 def tamper_initrd(initrd: bytes) -> bytes:
@@ -68,6 +72,10 @@ def tamper_payload(drafted: Drafted, kind: str | None) -> GuestPayload:
     """Return what the machine is to load: the draft's payload itself if this kind changes nothing of it."""
     payload = drafted.payload
     match kind:
+        case Tamper.KERNEL if drafted.guest.is_bundled:
+            return replace(payload, kernel=flip_bit(payload.kernel, len(payload.kernel) - 1))  # its padding
+        case Tamper.CMDLINE if drafted.guest.is_bundled:
+            raise UsageError("cannot tamper with the command line", why="it is built into this kernel")
         case Tamper.KERNEL:
             return replace(payload, kernel=tamper_kernel(payload.kernel))
         case Tamper.INITRD:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from krunpy.core.settings import Settings
 
 AUTO = "auto"
-_REFUSALS = {
-    TeeKind.SNP: "krunpy writes and measures its bundle (`krunpy measure --bundle`), and does not launch it yet",
-    TeeKind.TDX: "its launch measures 64 KiB of firmware and nothing that it boots: any workload has the same MRTD",
-}
+_NO_TDX = (
+    "its launch measures 64 KiB of firmware and nothing that it boots: any workload has the same MRTD; with TD-Shim in "
+    "that place krunpy predicts MRTD (`krunpy measure --firmware TDSHIM`), and launches none"
+)
 
 
 def choose_vmm(settings: Settings, tee: TeeKind) -> VmmKind:
@@ -34,11 +34,9 @@ def choose_vmm(settings: Settings, tee: TeeKind) -> VmmKind:
         serves = tee is TeeKind.SOFTWARE and find_program(PROGRAM) is None and has_libkrun(settings)
         wanted = VmmKind.LIBKRUN if serves else VmmKind.QEMU
     vmm = VmmKind(wanted)
-    if vmm is VmmKind.LIBKRUN and tee is not TeeKind.SOFTWARE:
+    if vmm is VmmKind.LIBKRUN and tee is TeeKind.TDX:
         raise HostError(
-            f"cannot launch a machine of libkrun in {tee}",
-            why=_REFUSALS[tee],
-            next='set vmm to "qemu", or --vmm qemu',
+            "cannot launch a machine of libkrun in tdx", why=_NO_TDX, next='set vmm to "qemu", or --vmm qemu'
         )
     return vmm
 

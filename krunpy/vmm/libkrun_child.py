@@ -27,7 +27,7 @@ _HIJACK_INET = 1  # TSI feature
 _STANDARD_ERROR = -1  # as the log's target
 _NO_FILE = -1
 SIGKILL = 9  # importing signal costs memory
-_DISKS = ("boot", "disk")
+_DISKS = ("boot", "disk")  # the guest numbers them in this order
 
 
 def main(words: Sequence[str]) -> NoReturn:
@@ -40,12 +40,33 @@ def main(words: Sequence[str]) -> NoReturn:
             open_library(bundle)  # libkrun asks for one by its SONAME, and finds what is loaded
         library = Libkrun(given["library"][0])
         context = configure(library, given)
+        if "tee" in given:
+            _allow_locking(int(given["memory_mib"][0]))
         _become_unprivileged(given)
         library.call("krun_start_enter", context)
     except HostError as error:
         os.write(2, f"{format_error(error)}\n".encode())
     finally:
         os._exit(STATUS)
+
+
+def _allow_locking(memory_mib: int) -> None:
+    """Raise the limit of locked memory: KVM pins all of a machine's in SEV, and counts it so. Says so if it cannot.
+
+    Source: libkrun src/vmm/src/linux/tee/amdsnp/mod.rs, vm_prepare; Linux arch/x86/kvm/svm/sev.c, sev_pin_memory.
+    """
+    import resource  # a plain machine does without
+
+    wanted = (memory_mib + 1) << 20  # with the firmware
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        most = hard if hard == resource.RLIM_INFINITY else max(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (wanted, most))
+    except (OSError, ValueError):
+        seen = f"krunpy: this user may lock {hard >> 20} MiB, and KVM pins all {wanted >> 20} MiB of such a machine"
+        os.write(2, f"{seen}: raise the limit (ulimit -l, LimitMEMLOCK=) if it does not start\n".encode())
 
 
 def _become_unprivileged(given: dict[str, list[str]]) -> None:
@@ -79,8 +100,9 @@ def configure(library: Libkrun, given: dict[str, list[str]]) -> int:
         if given["tee"] == ["tdx"]:
             library.call("krun_split_irqchip", context, True)
     _add_console(library, context)
-    for name, path in zip(_DISKS, given["disk"], strict=False):
-        library.call("krun_add_disk", context, name, path, True)
+    for name in _DISKS:
+        for path in given.get(name, ()):
+            library.call("krun_add_disk", context, name, path, True)
     for kind in ("ro", "rw"):
         for share in given.get(kind, ()):
             _add_share(library, context, share, is_read_only=kind == "ro")

@@ -27,6 +27,7 @@ _NEXT = (
     "install your distribution's libkrun, or `pip install krunpy[libkrun]`, or set {0} to the library's path "
     "(KRUNPY_{1})"
 )
+_NEXT_TEE = "install your distribution's libkrun{2}, or set {0} to the library's path (KRUNPY_{1})"
 
 
 def find_libraries(libkrun: str, libkrunfw: str, flavour: Flavour = Flavour.PLAIN) -> Libraries:
@@ -43,11 +44,16 @@ def find_libraries(libkrun: str, libkrunfw: str, flavour: Flavour = Flavour.PLAI
         raise HostError(
             "cannot find libkrun",
             why=f"no {names} in {', '.join(places)}",
-            next=_NEXT.format("libkrun", "LIBKRUN"),
+            next=_say_next("libkrun", flavour),
         )
     return Libraries(
         libkrun=found, libkrunfw=_find("libkrunfw", libkrunfw, _LIBKRUNFW, flavour, places), flavour=flavour
     )
+
+
+def find_libkrunfw(configured: str, flavour: Flavour = Flavour.PLAIN) -> str | None:
+    """Return the path of a libkrunfw, None if there is none. Raises HostError if a configured path is no file."""
+    return _find("libkrunfw", configured, _LIBKRUNFW, flavour, _list_places(flavour))
 
 
 def require_libkrunfw(libraries: Libraries) -> str:
@@ -57,9 +63,15 @@ def require_libkrunfw(libraries: Libraries) -> str:
         raise HostError(
             "cannot find libkrunfw, which has the guest's kernel",
             why=f"no {names} in {', '.join(_list_places(libraries.flavour))}",
-            next=_NEXT.format("libkrunfw", "LIBKRUNFW"),
+            next=_say_next("libkrunfw", libraries.flavour),
         )
     return libraries.libkrunfw
+
+
+def _say_next(setting: str, flavour: Flavour) -> str:
+    """Return how to get a library: the wheel has plain ones only."""
+    text = _NEXT if flavour is Flavour.PLAIN else _NEXT_TEE
+    return text.format(setting, setting.upper(), _SUFFIX[flavour])
 
 
 def _list_places(flavour: Flavour) -> tuple[str, ...]:

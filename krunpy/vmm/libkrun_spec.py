@@ -40,11 +40,11 @@ class Share:
 class TeeLaunch:
     """A launch in a TEE. What boots comes out of a bundle of libkrunfw's kind, and is measured.
 
-    bundle:    index of the library's descriptor, or its absolute path.
+    bundle_fd: index of the library's descriptor.
     config_fd: index of the TEE configuration's descriptor, JSON with six members.
     """
 
-    bundle: int | str
+    bundle_fd: int
     config_fd: int
 
 
@@ -54,7 +54,8 @@ class KrunSpec:
 
     Descriptors are indices into the list of files that is handed to the process that starts the machine.
     kernel_fd:  an ELF file with a 64-bit entry; None in a TEE, whose kernel is the bundle's.
-    boot_fd:    the first disk, /dev/vda. disk_fd: the second, None for no other.
+    boot_fd:    the volume that it boots from, its first disk; None in a TEE.
+    disk_fd:    the workload's disk; None for none.
     channel_fd: the inode of a listening Unix socket (O_PATH), to which the guest's connection to CHANNEL_PORT goes.
     ports:      TCP ports of the host and of the guest. They need a shared network.
     groups, owner: of whom it runs as, see `machine_user.leave_root`.
@@ -66,7 +67,7 @@ class KrunSpec:
     cpus: int
     cmdline: str
     kernel_fd: int | None
-    boot_fd: int
+    boot_fd: int | None
     channel_fd: int
     disk_fd: int | None
     shares: tuple[Share, ...] = ()
@@ -85,7 +86,7 @@ class KrunSpec:
             )
         if self.ports and not self.is_network_shared:
             raise ValueError("ports need a shared network")
-        if (self.kernel_fd is None) != (self.tee is not None):
+        if {self.kernel_fd is None, self.boot_fd is None} != {self.tee is not None}:
             raise ValueError("a plain machine has a kernel, a machine in a TEE a bundle")
         if (self.tee is None) != (self.libraries.flavour is Flavour.PLAIN):
             raise ValueError(f"libkrun is {self.libraries.flavour}: that is for another kind of machine")

@@ -6,10 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from krunpy.guest.build import _install
-from krunpy.guest.payload import name_firmware
+from krunpy.guest.bundle import prepare_parts
+from krunpy.guest.payload import KRUN_SEV_FIRMWARE, KRUN_SEV_KERNEL, name_firmware
 from krunpy.tee.detect import TeeKind
 from tests.fakes.firmware import build_sev_firmware
+from tests.fakes.krun_sev import KERNEL
 from tests.fakes.pe import build_pe
+from tests.fakes.qboot import make_qboot
 from tests.fakes.tdvf import build_tdvf
 
 if TYPE_CHECKING:
@@ -21,18 +24,22 @@ FITTING = {
 }
 
 
-def build_guest(folder: Path, *kinds: str) -> None:
-    """Install a guest below a folder."""
+def build_guest(folder: Path, *kinds: str, krun_sev: bool = False, agent: bytes = b"agent") -> None:
+    """Install a guest below a folder. krun_sev: with what machines of libkrun boot in SEV-SNP."""
     parts = {
-        "agent": b"agent",
+        "agent": agent,
         "base.cpio": b"base",
         "vmlinuz": build_pe([b"kernel" * 100], setup=True),
         "firmware.bin": bytes(8192),
     }
     parts |= {name_firmware(TeeKind(kind)): FITTING[TeeKind(kind)] for kind in kinds}
+    if krun_sev:
+        kept = prepare_parts(KERNEL, make_qboot(0x10009A3), origin="libkrunfw-sev.so.5")
+        parts |= {KRUN_SEV_KERNEL: kept.kernel.contents, KRUN_SEV_FIRMWARE: kept.qboot}
     description: dict[str, object] = {
         "cmdline": "quiet",
         "kernel": {"release": "6.12"},
+        "krun_sev": {"release": "6.12.91", "origin": "libkrunfw-sev.so.5"},
         "modules": [],
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
         "bytes": {name: len(data) for name, data in parts.items()},

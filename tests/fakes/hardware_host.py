@@ -5,6 +5,7 @@ Usage: python -m tests.fakes.hardware_host FOLDER CONTAINER SHIM_FD CHANNEL_FD G
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import sys
@@ -22,11 +23,11 @@ C_BIT = 51
 _LEAF = 0x8000001F
 
 
-def make_host(folder: Path, *, parameter: str) -> None:
-    """Write what a host with one of the TEEs has. parameter: "sev_snp" or "tdx"."""
+def make_host(folder: Path, *, parameter: str, devices: int = 0o666) -> None:
+    """Write what a host with one of the TEEs has. parameter: "sev_snp" or "tdx". devices: their mode."""
     for name in ("sev", "kvm", "qgs"):
         (folder / name).touch()
-        (folder / name).chmod(0o666)
+        (folder / name).chmod(devices)
     (folder / parameter).write_text("Y\n")
     with (folder / "cpuid").open("wb") as stream:
         stream.seek(_LEAF)
@@ -42,13 +43,13 @@ def main(argv: list[str]) -> int:
     detect.SEV_DEVICE, detect.QUOTE_SOCKET = f"{folder}/sev", f"{folder}/qgs"
     device.DEVICE = f"{folder}/kvm"
     host_snp._CPUID = f"{folder}/cpuid"
-    kept = [os.dup(int(number)) for number in numbers]
-    for descriptor, wanted in zip(
-        kept, (control.CONTROL_FD, control.CHANNEL_FD, control.GUEST_FD), strict=True
-    ):
-        os.dup2(descriptor, wanted)
-        if descriptor > control.GUEST_FD:
-            os.close(descriptor)
+    high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in numbers]
+    for number in numbers:
+        os.close(int(number))
+    wanted = (control.CONTROL_FD, control.CHANNEL_FD, control.GUEST_FD)
+    for descriptor, number in zip(high, wanted, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
     from krunpy.runtime import launch  # it takes the names above as they are now
 
     return launch.main(container)

@@ -38,3 +38,28 @@ def build_tdvf(
     table += struct.pack("<H16s", len(table) + 18, FOOTER.bytes_le)
     image[size - 32 - len(table) : size - 32] = table
     return bytes(image)
+
+
+_SHIM_METADATA = UUID("e9eaf9f3-168e-44d5-a8eb-7f4d8738f6ae")
+# as td-shim's default metadata for Linux have them, small: offset, raw size, gpa, size, type, attributes
+SHIM_SECTIONS = [
+    (0x1000, 0x1000, 0xFFFFF000, 0x1000, 0, 1),
+    (0, 0x1000, 0xFF000000, 0x1000, 1, 0),
+    (0, 0, 0xFF042000, 0x2000, 3, 0),
+    (0, 0, 0x800000, 0x2000, 2, 0),
+    (0, 0, 0x861000, 0x2000000, 5, 0),
+    (0, 0, 0x860000, 0x1000, 6, 0),
+    (0x1800, 0x100, 0, 0, 7, 0),
+]
+
+
+def build_td_shim(
+    sections: list[tuple[int, int, int, int, int, int]] = SHIM_SECTIONS, *, guid: UUID = _SHIM_METADATA
+) -> bytes:
+    """Return an image of two pages whose metadata are where TD-Shim has them."""
+    image = bytearray(index * 37 % 241 for index in range(8192))
+    body = b"".join(struct.pack("<IIQQII", *section) for section in sections)
+    metadata = guid.bytes_le + struct.pack("<4sIII", b"TDVF", 16 + len(body), 1, len(sections)) + body
+    image[METADATA_AT : METADATA_AT + len(metadata)] = metadata
+    struct.pack_into("<I", image, len(image) - 0x20, METADATA_AT + 16)
+    return bytes(image)

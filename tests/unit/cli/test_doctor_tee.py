@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +15,6 @@ from krunpy.core.settings import Settings
 from krunpy.tee.detect import SEV_DEVICE, SNP_PARAMETER, TDX_PARAMETER, TeeKind
 from krunpy.tee.host_tree import HostTree, Readiness, gap, ready, unknown
 from tests.fakes.guest_build import build_guest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FINDINGS = [
     ready("cpu", "flag sev_snp"),
@@ -147,3 +145,43 @@ def test_the_guests_firmware_is_looked_at_for_its_own_tee(
 
     assert findings["ovmf"].readiness is readiness
     assert findings["guest"].readiness is Readiness.UNKNOWN  # the kernel of this guest has no such driver
+
+
+@pytest.mark.parametrize(
+    ("features", "krun_sev", "gaps"),
+    [
+        (0xC0, True, {}),
+        (0x03, True, {"libkrun": "no TEE at all"}),
+        (0xC0, False, {"guest": "of libkrunfw for SEV"}),
+    ],
+)
+def test_where_libkrun_is_the_vmm_the_doctor_looks_at_what_it_boots_in_snp(
+    tmp_path: Path, features: int, krun_sev: bool, gaps: dict[str, str]
+) -> None:
+    library = tmp_path / "libkrun-sev.so.1"
+    source = Path(__file__).parents[1] / "vmm/fake_libkrun.c"
+    defines = ["-DTEE", f"-DFEATURES={features}"]
+    subprocess.run(["cc", "-shared", "-fPIC", *defines, "-o", library, source], check=True)
+    build_guest(tmp_path / "guest", krun_sev=krun_sev)
+    settings = Settings(
+        data_dir="", cache_dir="", guest_dir=str(tmp_path / "guest"), vmm="libkrun", libkrun=str(library)
+    )
+
+    found = find_tee_findings(TeeKind.SNP, settings, tree_of(tmp_path, "AuthenticAMD"))
+
+    named = {each.subject: each for each in found if each.subject in ("libkrun", "guest", "qemu", "ovmf")}
+    assert set(named) == {"libkrun", "guest"} - ({"guest"} if "libkrun" in gaps else set())
+    for subject, finding in named.items():
+        assert (finding.readiness is Readiness.GAP) == (subject in gaps)
+        assert gaps.get(subject, "") in finding.seen
+
+
+def test_libkrun_in_tdx_is_a_gap_with_its_reason(tmp_path: Path) -> None:
+    settings = Settings(data_dir="", cache_dir="", guest_dir=str(tmp_path), vmm="libkrun")
+
+    found = find_tee_findings(TeeKind.TDX, settings, tree_of(tmp_path, "GenuineIntel"))
+
+    (finding,) = [each for each in found if each.subject == "libkrun"]
+    assert finding.readiness is Readiness.GAP
+    assert "any workload has the same MRTD" in finding.seen
+    assert "qemu" in finding.fix

@@ -36,7 +36,7 @@ from tests.fakes.firmware import build_sev_firmware
 from tests.fakes.guest import make_manifest
 from tests.fakes.pe import build_pe
 from tests.fakes.qboot import make_qboot
-from tests.fakes.tdvf import build_tdvf
+from tests.fakes.tdvf import build_td_shim, build_tdvf
 
 KERNEL = build_pe([b"kernel" * 100], setup=True)
 CMDLINE = "console=ttyS0 quiet"
@@ -48,6 +48,7 @@ LIBKRUNFW = BundleParts(
     qboot=make_qboot(0x10009A3),
 )
 KRUN = {"vmm": "libkrun", "firmware": None, "bundle": LIBKRUNFW}
+SHIM = {"vmm": "libkrun", "tee": Tee.TDX, "firmware": NamedFile(name="td-shim.bin", contents=build_td_shim())}
 WISH = Wish(
     tee=Tee.SNP,
     vmm="qemu",
@@ -140,9 +141,19 @@ def test_libkrun_values_are_one_for_each_count_and_variant() -> None:
     _, values = predict(replace(WISH, **KRUN))
 
     assert [(value.inputs["vcpus"], value.inputs["vmsa"]) for value in values.values] == [
-        (count, variant) for count in (1, 2) for variant in "ABC"
+        (count, variant) for count in (1, 2) for variant in "CBA"
     ]
     assert len({value.registers["launch_digest"] for value in values.values}) == 6
+
+
+def test_of_a_td_shim_under_libkrun_only_mrtd_is_predicted_and_it_depends_on_memory() -> None:
+    wish = replace(WISH, **SHIM)
+    (value,), (more,) = (predict(each)[1].values for each in (wish, replace(wish, memory_mib=513)))
+
+    assert list(value.registers) == ["mrtd"]
+    assert value.inputs["memory_mib"] == 512
+    assert value.registers != more.registers
+    assert not wish.is_whole
 
 
 @pytest.mark.parametrize(
@@ -165,8 +176,8 @@ def test_firmware_that_cannot_start_the_machine_is_refused(change: dict, why: st
     ("change", "why"),
     [
         ({"vmm": "xen"}, "wanted --vmm"),
-        ({"vmm": "libkrun", "tee": Tee.TDX}, "could be anybody's"),
-        ({"vmm": "libkrun", "firmware": None}, "are libkrunfw's"),
+        ({"vmm": "libkrun", "tee": Tee.TDX, "firmware": None}, "could be anybody's"),
+        ({**SHIM, "rtmr0": Digest48(bytes(48))}, "--rtmr0 does not belong"),
         ({**KRUN, "tee": Tee.SOFTWARE}, "--libkrunfw does not belong"),
         ({**KRUN, "firmware": SEV}, "--firmware does not belong"),
         ({"bundle": LIBKRUNFW}, "--libkrunfw does not belong"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from krunpy.core.errors import FormatError
-from krunpy.formats.krun_kernel import PAGE_SIZE, KrunKernel, wrap_kernel
+from krunpy.formats.krun_kernel import PAGE_SIZE, KrunKernel, unwrap_kernel, wrap_kernel
 
 LOAD = 0x1000000
 NOTE = struct.pack("<III4sQ", 4, 8, 18, b"Xen\0", LOAD + 0x10)
@@ -57,3 +57,17 @@ def test_any_bytes_are_a_file_or_an_error(image, load, entry):
         wrap_kernel(KrunKernel(image=NOTE + image, load_gpa=load, entry_gpa=entry))
     except FormatError:
         pass
+
+
+def test_what_was_wrapped_is_found_again():
+    kernel = make_kernel()
+
+    assert unwrap_kernel(wrap_kernel(kernel)) == kernel
+
+
+@given(data=st.binary(max_size=200) | st.just(wrap_kernel(make_kernel())), cut=st.integers(0, 3 * PAGE_SIZE))
+def test_another_file_is_refused_whatever_it_holds(data, cut):
+    cut = min(cut, len(data) - 1) if data else 0
+
+    with pytest.raises(FormatError, match="no ELF file of krunpy's"):
+        unwrap_kernel(data[:cut])

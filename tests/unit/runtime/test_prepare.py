@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from krunpy.cli.measure_document import to_registered
-from krunpy.cli.measure_values import Wish, predict_values
+from krunpy.cli.measure_values import Wish, build_wished_bundle, predict_values
 from krunpy.core.errors import BundleError, HostError, UsageError
 from krunpy.core.octets import Digest48
 from krunpy.core.settings import Settings
@@ -107,6 +107,33 @@ def wish_for(tee: TeeKind) -> Wish:
     )
 
 
+def test_measure_register_and_run_agree_on_a_machine_of_libkrun_in_snp(
+    settings: Settings, broker: Broker, plan: Plan, shim: socket.socket, tmp_path: Path
+) -> None:
+    build_guest(tmp_path / "guest", krun_sev=True)
+    settings = replace(settings, vmm="libkrun", guest_dir=str(tmp_path / "guest"), memory_mib=777)
+    identity = broker.identity()
+    measured = draft_plan(settings, plan, identity=identity, tee=TeeKind.SNP)
+    registered = prepare_plan(settings, plan, identity=identity, tee=TeeKind.SNP)
+    job = replace(run_of(settings, plan, TeeKind.SNP, shim, tmp_path), vmm=VmmKind.LIBKRUN)
+    run, held = _draft(job, broker)
+    os.close(held)
+
+    wish = replace(wish_for(TeeKind.SNP), vmm="libkrun", usual_memory_mib=777)
+    values = predict_values(measured, wish, build_wished_bundle(measured, wish, b""))
+    completed = complete(run, cpus=2, memory_mib=777)
+    digests = [value.registers["launch_digest"] for value in values.values]
+    assert run.payload == measured.payload == registered.payload
+    assert [item.digest for item in completed.predicted] == digests
+    assert [item.digest for item in registered.predicted] == digests
+    assert [item.description.to_dict() for item in registered.predicted] == [
+        dict(value.inputs) for value in values.values
+    ]
+    shown = broker.register(registered, key=load_key(settings, registered.image), uses=1)
+    assert [item["launch_digest"] for item in shown["reference_values"]] == [item.hex() for item in digests]
+    assert not any("host_data" in item for item in shown["reference_values"])
+
+
 @pytest.mark.parametrize("tee", TeeKind)
 @pytest.mark.parametrize("workload", ["", "web"])
 def test_measure_register_and_run_make_the_same_manifest_for_one_tee_alone(
@@ -132,9 +159,9 @@ def test_measure_register_and_run_make_the_same_manifest_for_one_tee_alone(
     values = predict_values(measured, wish_for(tee))
     digests = [value.registers.get("launch_digest") for value in values.values]
     if tee is TeeKind.TDX:
-        assert complete(run, cpus=2).predicted == ()
+        assert complete(run, cpus=2, memory_mib=512).predicted == ()
     else:
-        assert [item.digest for item in complete(run, cpus=2).predicted] == digests
+        assert [item.digest for item in complete(run, cpus=2, memory_mib=512).predicted] == digests
         assert [item.digest for item in registered.predicted] == digests
         assert [dict(value.inputs) for value in values.values] == [
             item.description.to_dict() for item in registered.predicted

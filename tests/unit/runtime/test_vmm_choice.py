@@ -55,9 +55,8 @@ def test_a_vmm_that_was_named_is_never_replaced(host, vmm):
     assert choose_vmm(settings, TeeKind.SOFTWARE) is vmm
 
 
-def test_libkrun_is_not_launched_in_snp_yet_and_never_as_a_plain_machine_instead(host):
-    with pytest.raises(HostError, match="does not launch it yet"):
-        choose_vmm(host(vmm="libkrun", libkrun=True), TeeKind.SNP)
+def test_libkrun_that_was_named_launches_in_snp(host):
+    assert choose_vmm(host(vmm="libkrun", qemu=True), TeeKind.SNP) is VmmKind.LIBKRUN
 
 
 @pytest.mark.parametrize("tee", [TeeKind.SNP, TeeKind.TDX])

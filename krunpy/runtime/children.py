@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ from krunpy.runtime.process import SIGKILL
 from krunpy.runtime.spawn import spawn, spawn_work
 
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable, Mapping, Sequence
 
 _PLACE = re.compile(r"\{fd(\d{1,2})\}")
@@ -71,16 +71,63 @@ def spawn_launcher(
     return Child(pid, output)
 
 
-def spawn_machine(argv: Sequence[str], descriptors: Sequence[int], groups: Sequence[int] | None) -> Child:
+class Waiting:
+    """A machine's process that was started before the machine was known, and waits for the rest of its argv."""
+
+    __slots__ = ("_argv", "_end", "child")
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        """Start it, with a socket as its standard input. argv: its last word says that it waits. Raises HostError."""
+        self._argv = list(argv[:-1])
+        self._end, theirs = control.make_pair(_socket.SOCK_SEQPACKET)
+        output, their_output = os.pipe()
+        pid = spawn(argv, environment=machine_environment(), output=their_output, at={0: theirs.fileno()})
+        theirs.close()
+        os.close(their_output)
+        os.set_blocking(output, False)
+        self.child = Child(pid, output)
+
+    def become(self, argv: Sequence[str], descriptors: Sequence[int]) -> bool:
+        """Make it the machine of this argv, with these files; return whether it can be that."""
+        begin = len(self._argv)
+        if self.child.exit_code is not None or list(argv[:begin]) != self._argv:
+            return False
+        rights = b"".join(number.to_bytes(4, "little") for number in descriptors)
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+        try:
+            self._end.sendmsg([os.fsencode("\0".join(argv[begin:]))], ancillary, _socket.MSG_NOSIGNAL)
+        except OSError:
+            return False
+        self._end.close()
+        return True
+
+    def end(self) -> None:
+        """End it: it is not wanted."""
+        self.child.kill()
+        self._end.close()
+        os.close(self.child.output)
+
+
+def spawn_machine(
+    argv: Sequence[str],
+    descriptors: Sequence[int],
+    groups: Sequence[int] | None,
+    waiting: Waiting | None = None,
+) -> Child:
     """Start the machine; {fd0}, {fd1}... in argv become the descriptors' numbers. They are closed here.
 
     It runs as a user of its own, with `groups` for the devices that it opens; None: it becomes that by itself.
+    waiting: what becomes the machine if it can be this one, and else is ended.
 
     Raises FormatError if argv names a descriptor that is not there.
     """
     try:
         if not argv or len(argv) > _MAX_ARGUMENTS or not argv[0].startswith("/"):
             raise FormatError("cannot start the machine", why=f"{len(argv)} arguments, or no absolute path")
+        if waiting is not None:
+            if groups is None and waiting.become(argv, descriptors):
+                return waiting.child
+            waiting.end()
         named = [_PLACE.sub(lambda match: _number(match, descriptors), argument) for argument in argv]
         output, their_output = os.pipe()
         pid = spawn(

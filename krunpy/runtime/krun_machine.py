@@ -5,20 +5,29 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from krunpy.runtime import control
 from krunpy.runtime.machine import LoadedFiles, MachineRequest
 from krunpy.runtime.vm_host import choose_owner, describe_shares
 from krunpy.vmm.device import DEVICE, find_group
-from krunpy.vmm.libkrun import build_argv
+from krunpy.vmm.libkrun import build_argv, build_start
+from krunpy.vmm.libkrun_child import WAIT
 from krunpy.vmm.libkrun_find import find_libraries
 from krunpy.vmm.libkrun_spec import KrunSpec
 
 if TYPE_CHECKING:
+    import socket
+
     from krunpy.core.settings import Settings
     from krunpy.runtime.machine import Machine
     from krunpy.runtime.vm_shares import Shares
 
 PANIC = " panicked at "  # libkrun's threads are Rust's: one that panics leaves the others waiting for it
 _KERNEL, _BOOT, _CHANNEL, _DISK, _FIRST_SHARED = 1, 2, 3, 4, 5  # among the machine's descriptors
+
+
+def announce_machine(shim: socket.socket) -> None:
+    """Have the shim start the machine's Python now: it is ready when the launcher knows what machine it will be."""
+    control.send_message(shim, {"kind": "prepare", "argv": [*build_start(), WAIT]})
 
 
 def make_krun_request(machine: Machine, shares: Shares, settings: Settings) -> MachineRequest:

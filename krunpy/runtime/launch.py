@@ -376,6 +376,10 @@ def main(directory: str) -> int:
             clock=Clock(tell_steps(directory)),
             shim=shim,
         )
+        if job.vmm is VmmKind.LIBKRUN:
+            from krunpy.runtime.krun_machine import announce_machine
+
+            announce_machine(shim)
         write_file(os.path.join(directory, TEE), job.tee.encode())
         write_file(os.path.join(directory, VMM), job.vmm.encode())
         launch(job, channel)

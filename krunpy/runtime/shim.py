@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from krunpy.core.errors import FormatError, HostError, KrunpyError, format_error
 from krunpy.runtime import container as files
 from krunpy.runtime import control
-from krunpy.runtime.children import Child, reap, spawn_launcher, spawn_machine
+from krunpy.runtime.children import Child, Waiting, reap, spawn_launcher, spawn_machine
 from krunpy.runtime.container import STATUS_FAILED
 from krunpy.runtime.guest_link import Exited, Failed, Note, Output, Started
 from krunpy.runtime.journal import Journal, explain_failure
@@ -55,6 +55,7 @@ class Shim:
         self._console = SmallLog(f"{directory}/{files.CONSOLE}")
         self._launcher_log = SmallLog(f"{directory}/{files.LAUNCHER_LOG}")
         self._machine: Child | None = None
+        self._waiting: Waiting | None = None  # the machine's process before there is a machine
         self._machine_wish: control.Message | None = None
         self._fatal = b""  # what a machine says that will neither go on nor end by itself
         self._early_failure: tuple[KrunpyError, int] | None = None
@@ -168,6 +169,8 @@ class Shim:
             self._control = None
             return False
         match message.kind:
+            case "prepare" if self._waiting is None and self._machine_wish is None:
+                self._waiting = Waiting(message.texts("argv"))
             case "vm" if self._machine_wish is None:
                 self._machine_wish = message
                 if self._is_started:
@@ -189,7 +192,9 @@ class Shim:
             message.texts("argv"),
             message.descriptors,
             None if message.fields.get("groups") is None else message.numbers("groups"),
+            self._waiting,
         )
+        self._waiting = None
         self._logs[self._machine.output] = self._console
         self._fatal = message.text("fatal").encode()
         self._journal.note_time("machine")
@@ -276,6 +281,8 @@ class Shim:
                 self._machine.exit_code = code
                 if not self._streams.are_joined:
                     self._deadline = time.monotonic() + _LAUNCHER_TIMEOUT_S
+            elif self._waiting is not None and pid == self._waiting.child.pid:
+                self._waiting.child.exit_code = code
             elif pid == self._launcher.pid:
                 self._launcher.exit_code = code
                 self._on_launcher_end()
@@ -313,6 +320,8 @@ class Shim:
         """Stop the launcher kindly and the machine at once, then wait until the output has been taken."""
         if self._machine is not None:
             self._machine.kill()
+        if self._waiting is not None:
+            self._waiting.end()
         if self._launcher.exit_code is None:
             self._tell_launcher({"kind": "stop"})
             self._await_launcher(time.monotonic() + _STOP_TIMEOUT_S)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 STATUS = 125  # of a machine that did not start
+WAIT = "wait"  # the only word of one that is told its words later: on standard input, one packet with the descriptors
+_LONGEST, _MOST_FILES, _NUMBER = 1 << 18, 16, 4  # bytes of a packet, its descriptors, bytes of each
 _CHANNEL_PORT = 0x6B72  # libkrun_spec.CHANNEL_PORT; importing that costs as much as all the rest
 _ELF = 1  # kernel format
 _ERRORS, _PLAIN_TEXT, _IGNORE_ENVIRONMENT = 1, 2, 1  # log level, style, option
@@ -35,7 +37,7 @@ def main(words: Sequence[str]) -> NoReturn:
     os.dup2(2, 1)  # libkrun prints to both
     os.environ.clear()  # it reads RUST_LOG, RUST_BACKTRACE and HOSTNAME
     try:
-        given = _parse(words)
+        given = _parse(_receive_words() if list(words) == [WAIT] else words)
         for bundle in given.get("bundle", ()):
             open_library(bundle)  # libkrun asks for one by its SONAME, and finds what is loaded
         library = Libkrun(given["library"][0])
@@ -78,6 +80,23 @@ def _become_unprivileged(given: dict[str, list[str]]) -> None:
     set_parent_death_signal(SIGKILL)  # which a change of user takes away
     if os.getppid() != parent:
         os._exit(STATUS)
+
+
+def _receive_words() -> list[str]:
+    """Wait for words with a zero byte between each two, and the files named in them. Ends if nobody wants a machine."""
+    import _socket  # a part of socket, with a tenth of its memory
+
+    end = _socket.socket(fileno=0)
+    data, ancillary, _, _ = end.recvmsg(_LONGEST, _socket.CMSG_SPACE(_MOST_FILES * _NUMBER))
+    os.dup2(os.open("/dev/null", os.O_RDONLY), end.detach())
+    if not data:
+        os._exit(0)
+    rights = b"".join(rights for _, _, rights in ancillary)
+    words = os.fsdecode(data)
+    for index, at in enumerate(range(0, len(rights), _NUMBER)):
+        number = int.from_bytes(rights[at : at + _NUMBER], "little")
+        words = words.replace(f"{{fd{index}}}", str(number))
+    return words.split("\0")
 
 
 def _parse(words: Sequence[str]) -> dict[str, list[str]]:

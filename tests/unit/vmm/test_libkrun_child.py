@@ -1,16 +1,30 @@
 """The process of one machine, with a libkrun that writes down how it is called."""
 
+import os
+import re
+import resource
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from krunpy.vmm.libkrun import build_argv
-from krunpy.vmm.libkrun_child import STATUS
+from krunpy.core.errors import HostError
+from krunpy.formats.krun_bundle import SONAMES, pack_bundle
+from krunpy.formats.krun_tee_config import encode_tee_config
+from krunpy.guest.bundle import build_bundle
+from krunpy.vmm.files import make_sealed_file
+from krunpy.vmm.libkrun import build_argv, build_start
+from krunpy.vmm.libkrun_child import STATUS, WAIT
+from krunpy.vmm.libkrun_features import Feature, load_features, require_sev
 from krunpy.vmm.libkrun_spec import Flavour, KrunSpec, Libraries, Share, TeeLaunch
+from tests.fakes.krun_sev import KERNEL, fnv
+from tests.fakes.qboot import make_qboot
 
 SOURCE = Path(__file__).parent / "fake_libkrun.c"
+BUNDLE = build_bundle(KERNEL, make_qboot(0x10009A3), agent=b"agent", manifest=b"{}")
 OF_VERSION_2 = "int krun_payload_load_krunfw(void) { return 0; }"
 ABORTS = """\
 #include <stdlib.h>
@@ -31,7 +45,7 @@ class Lab:
         self.folder, self.log = folder, folder / "calls"
         self.library = str(folder / "libkrun.so")
 
-    def compile(self, *, until=99, fail="", tee=False, source=None):
+    def compile(self, *, until=99, fail="", tee=False, features=None, source=None):
         compiler = shutil.which("cc") or pytest.fail("a C compiler is missing: apt-get install gcc libc6-dev")
         path = SOURCE
         if source is not None:
@@ -42,6 +56,7 @@ class Lab:
             f'-DFAIL="{fail}"',
             f"-DONLY_UNTIL={until}",
             *(["-DTEE"] if tee else []),
+            *([f"-DFEATURES={features}"] if features is not None else []),
         ]
         subprocess.run(
             [compiler, "-shared", "-fPIC", "-Wall", "-Werror", *defines, "-o", self.library, path], check=True
@@ -55,12 +70,22 @@ class Lab:
         }  # fmt: skip
         return KrunSpec(**{**given, **plain, **more})
 
-    def run(self, spec):
-        words = build_argv(spec)
+    def run(self, spec, at=None, under=()):
+        """at: descriptors that are there; the others have numbers only. under: a command that runs it."""
+        at = at or {}
+        words = [*under, *build_argv(spec)]
         for index in range(6):
-            words = [word.replace(f"{{fd{index}}}", str(40 + index)) for word in words]
+            words = [word.replace(f"{{fd{index}}}", str(at.get(index, 40 + index))) for word in words]
         environment = {"RUST_LOG": "trace", "HOSTNAME": "host", "PATH": "/usr/bin:/bin"}
-        return subprocess.run(words, capture_output=True, text=True, env=environment, timeout=30, check=False)
+        return subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=30,
+            check=False,
+            pass_fds=tuple(at.values()),
+        )
 
     @property
     def calls(self):
@@ -86,6 +111,42 @@ def test_a_machine_is_configured_in_one_order(lab):
         "krun_add_vsock_port 7 27506 /proc/self/fd/42",
         "krun_start_enter 7 RUST_LOG=NULL HOSTNAME=NULL",
     ], done.stderr
+
+
+def test_one_that_waits_for_its_words_becomes_the_same_machine_with_the_files_that_came(lab):
+    lab.compile()
+    file = os.open(lab.library, os.O_RDONLY)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    argv = build_argv(lab.spec())
+    start = len(build_start())
+    process = subprocess.Popen([*argv[:start], WAIT], stdin=theirs, stderr=subprocess.PIPE, text=True)
+    theirs.close()
+
+    socket.send_fds(ours, ["\0".join(argv[start:]).encode()], [file] * 4)
+    said = process.communicate(timeout=30)[1]
+    ours.close()
+    os.close(file)
+
+    assert [call.split()[0] for call in lab.calls[-3:]] == [
+        "krun_add_vsock",
+        "krun_add_vsock_port",
+        "krun_start_enter",
+    ]
+    named = [int(number) for number in re.findall(r"/proc/self/fd/(\d+)", "\n".join(lab.calls))]
+    assert len(set(named)) == 4, said
+    assert min(named) > 2
+
+
+def test_one_that_waits_ends_when_nobody_wants_a_machine_any_more(lab):
+    lab.compile()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    process = subprocess.Popen([*build_start(), WAIT], stdin=theirs, stderr=subprocess.PIPE)
+    theirs.close()
+    ours.close()
+
+    assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == 0
+    assert not lab.calls
 
 
 def test_what_libkrun_prints_goes_to_standard_error(lab):
@@ -202,24 +263,124 @@ def test_a_library_that_panics_ends_its_own_process_only(lab):
     assert done.returncode == -6
 
 
-def test_a_machine_in_tdx_boots_its_bundle_with_the_interrupt_controller_split(lab):
+def may_lock(mib):
+    """Return 1 if a process started here can be allowed to lock so much memory, else 0."""
+    trial = f"import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, ({mib} << 20, {mib} << 20))"
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if resource.RLIM_INFINITY in (soft, hard) or hard >= mib << 20:
+        return 1
+    return int(
+        subprocess.run([sys.executable, "-c", trial], capture_output=True, check=False).returncode == 0
+    )
+
+
+@pytest.fixture
+def files():
+    """Return the descriptors of a bundle and of a configuration, as the launcher hands them over."""
+    opened = [
+        make_sealed_file("bundle", pack_bundle(BUNDLE, SONAMES[0])),
+        make_sealed_file("tee", encode_tee_config(workload="w", cpus=2, memory_mib=300)),
+    ]
+    yield opened
+    for descriptor in opened:
+        os.close(descriptor)
+
+
+def in_a_tee(lab, files, flavour=Flavour.SEV, under=()):
+    tee = {"kernel_fd": None, "boot_fd": None, "cmdline": "", "tee": TeeLaunch(bundle_fd=4, config_fd=5)}
+    return lab.run(lab.spec(flavour, **tee), at={4: files[0], 5: files[1]}, under=under)
+
+
+def test_a_machine_in_sev_loads_its_bundle_first_and_is_configured_in_one_order(lab, files):
     lab.compile(tee=True)
-    bundle = shutil.copy(lab.library, lab.folder / "libkrunfw-tdx.so.5")
-    tee = TeeLaunch(bundle=str(bundle), config_fd=4)
 
-    lab.run(lab.spec(Flavour.TDX, kernel_fd=None, tee=tee))
+    done = in_a_tee(lab, files)
 
-    calls = [call.split(" ", 1)[0] for call in lab.calls]
-    assert calls[2:5] == ["krun_set_vm_config", "krun_set_tee_config_file", "krun_split_irqchip"]
-    assert "krun_set_kernel" not in calls
-    assert "krun_set_tee_config_file 7 /proc/self/fd/44" in lab.calls
+    assert lab.calls == [
+        "krun_init_log -1 1 2 1",
+        "krun_create_ctx",
+        f"krunfw_get_kernel 1000000 1000123 65536 {fnv(BUNDLE.kernel.image):08x}",
+        f"krunfw_get_initrd {len(BUNDLE.initrd)} {fnv(BUNDLE.initrd):08x}",
+        f"krunfw_get_qboot 65536 {fnv(BUNDLE.qboot):08x}",
+        "krun_set_vm_config 7 2 300",
+        f"krun_set_tee_config_file 7 /proc/self/fd/{files[1]}",
+        "krun_disable_implicit_console 7",
+        "krun_add_virtio_console_default 7 -1 -1 -1",
+        "krun_add_disk 7 disk /proc/self/fd/43 1",
+        "krun_disable_implicit_vsock 7",
+        "krun_add_vsock 7 0",
+        "krun_add_vsock_port 7 27506 /proc/self/fd/42",
+        'config {"workload_id":"w","cpus":2,"ram_mib":300,"tee":"snp","tee_data":"","attestation_url":""}',
+        f"memlock {may_lock(301)}",
+        "krun_start_enter 7 RUST_LOG=NULL HOSTNAME=NULL",
+    ], done.stderr
 
 
-def test_a_machine_in_sev_whose_bundle_is_missing_does_not_start(lab):
+LITTLE = ("sh", "-c", 'ulimit -l 1024 && exec setpriv --bounding-set=-sys_resource "$@"', "sh")
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is missing: apt-get install util-linux")
+def test_a_machine_in_sev_whose_memory_may_not_be_locked_says_so_before_libkrun_fails(lab, files):
     lab.compile(tee=True)
-    tee = TeeLaunch(bundle="/nowhere/libkrunfw-sev.so.5", config_fd=4)
 
-    done = lab.run(lab.spec(Flavour.SEV, kernel_fd=None, tee=tee))
+    done = in_a_tee(lab, files, under=LITTLE)
 
-    assert "cannot load /nowhere/libkrunfw-sev.so.5" in done.stderr
+    assert "this user may lock 1 MiB, and KVM pins all 301 MiB" in done.stderr
+    assert "memlock 0" in lab.calls
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is missing: apt-get install util-linux")
+def test_a_plain_machine_locks_nothing(lab):
+    lab.compile()
+
+    assert "lock" not in lab.run(lab.spec(), under=LITTLE).stderr
+
+
+def test_a_machine_in_tdx_has_its_interrupt_controller_split(lab, files):
+    lab.compile(tee=True)
+
+    in_a_tee(lab, files, Flavour.TDX)
+
+    assert "krun_split_irqchip 7 1" in lab.calls
+    assert not any(call.startswith("krun_set_kernel") for call in lab.calls)
+
+
+def test_a_machine_in_sev_whose_bundle_is_no_library_does_not_start(lab, files):
+    lab.compile(tee=True)
+
+    done = in_a_tee(lab, [files[1], files[1]])
+
+    assert done.returncode == STATUS
+    assert f"cannot load /proc/self/fd/{files[1]}" in done.stderr
     assert not lab.calls
+
+
+def test_a_library_that_is_not_for_a_tee_gets_no_machine_in_one(lab, files):
+    lab.compile()
+
+    done = in_a_tee(lab, files)
+
+    assert done.returncode == STATUS
+    assert "it has no krun_set_tee_config_file" in done.stderr
+    assert not any(call.startswith("krun_start_enter") for call in lab.calls)
+
+
+@pytest.mark.parametrize(("features", "seen"), [(0x01, "no TEE at all"), (0x40, "TEE, wanted"), (0xC0, "")])
+def test_only_a_library_that_says_so_itself_is_for_sev(lab, features, seen):
+    lab.compile(features=features)
+
+    if not seen:
+        require_sev(lab.library)
+        assert load_features(lab.library) == {Feature.TEE, Feature.AMD_SEV}
+        return
+    with pytest.raises(HostError, match=seen) as caught:
+        require_sev(lab.library)
+
+    assert "KRUNPY_LIBKRUN" in caught.value.next
+
+
+def test_a_library_that_cannot_be_asked_is_too_old(lab):
+    lab.compile(tee=True)
+
+    with pytest.raises(HostError, match=r"has no krun_has_feature.*1\.17\.3"):
+        load_features(lab.library)

@@ -2,6 +2,9 @@
 
 `python -m tests.nested.rig -- python benchmarks/libkrun.py [RUNS]`: seconds from the start of the process to the end of
 its guest, and resident memory beyond the guest's, at the moment when the guest connects. Needs a C compiler.
+
+"krunpy" is what a launch does: the machine's process is started as soon as it is known that libkrun is the VMM, and
+waits; seconds count from the moment when it is told what the machine is. "krunpy, cold" counts its own start too.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from krunpy.formats.krun_kernel import wrap_kernel
 from krunpy.guest.libkrun import CMDLINE, build_boot_volume
 from krunpy.vmm.files import make_sealed_file
-from krunpy.vmm.libkrun import build_argv
+from krunpy.vmm.libkrun import build_argv, build_start
 from krunpy.vmm.libkrun_bundle import load_bundle_kernel
+from krunpy.vmm.libkrun_child import WAIT
 from krunpy.vmm.libkrun_find import find_libraries, require_libkrunfw
 from krunpy.vmm.libkrun_spec import KrunSpec
 
+WAITED_S = 2.0  # more than a process takes to be ready, emulated
 PROGRAM = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -81,7 +86,7 @@ def main() -> None:
 
 
 def measure(folder: Path, runs: int) -> None:
-    """Print the figures, with files in a folder. The two take turns."""
+    """Print the figures, with files in a folder. They take turns, each the first in its turn."""
     libraries = find_libraries(os.environ.get("KRUNPY_LIBKRUN", ""), os.environ.get("KRUNPY_LIBKRUNFW", ""))
     program, init = compile_source(folder, "start", PROGRAM), compile_source(folder, "init", INIT, "-static")
     kernel = make_sealed_file("kernel", wrap_kernel(load_bundle_kernel(require_libkrunfw(libraries))))
@@ -98,20 +103,24 @@ def measure(folder: Path, runs: int) -> None:
     ours = build_argv(spec)
     for index, file in enumerate(files):
         ours = [word.replace(f"{{fd{index}}}", str(file)) for word in ours]
-    argvs = {"C": [str(program), libraries.libkrun, *paths, CMDLINE], "krunpy": ours}
+    argvs = {"C": [str(program), libraries.libkrun, *paths, CMDLINE], "krunpy": ours, "krunpy, cold": ours}
     figures: dict[str, list[tuple[float, int]]] = {name: [] for name in argvs}
-    for _ in range(runs):
-        for name, argv in argvs.items():
-            figures[name].append(run_machine(argv, files, listener))
+    names = list(argvs)
+    for number in range(runs + 1):
+        for name in names[number % 3 :] + names[: number % 3]:
+            figure = (run_waiting if name == "krunpy" else run_machine)(argvs[name], files, listener)
+            if number:  # in the first round, memory that was never used makes the first of them faster
+                figures[name].append(figure)
     medians = {name: statistics.median(seconds for seconds, _ in found) for name, found in figures.items()}
     memory = {name: statistics.median(kib for _, kib in found) for name, found in figures.items()}
     for name, found in figures.items():
         print(
             f"{name}: {medians[name]:.2f} s ({min(found)[0]:.2f} to {max(found)[0]:.2f}), {memory[name]} KiB"
         )
-    print(
-        f"ratio {medians['krunpy'] / medians['C']:.3f}, {(memory['krunpy'] - memory['C']) / 1024:.1f} MiB more"
-    )
+    for name in ("krunpy", "krunpy, cold"):
+        pairs = zip(figures[name], figures["C"], strict=True)
+        ratio = statistics.median(own / base for (own, _), (base, _) in pairs)
+        print(f"{name}: ratio {ratio:.3f}, {(memory[name] - memory['C']) / 1024:.1f} MiB more")
 
 
 def compile_source(folder: Path, name: str, source: str, *options: str) -> Path:
@@ -126,14 +135,36 @@ def run_machine(argv: list[str], files: list[int], listener: socket.socket) -> t
     """Return seconds to the end of a guest, and KiB of resident memory that is not the guest's."""
     before = time.monotonic()
     with subprocess.Popen(argv, pass_fds=files, stdin=subprocess.DEVNULL) as process:
-        connection, _ = listener.accept()
-        reached = time.monotonic() - before
-        kib = count_own_memory(process.pid)
-        after = time.monotonic()
-        connection.send(b"x")
-        process.wait()
-        connection.close()
-        return reached + time.monotonic() - after, kib
+        return finish_machine(process, before, listener)
+
+
+def run_waiting(argv: list[str], files: list[int], listener: socket.socket) -> tuple[float, int]:
+    """Return the same of a process that was started before, from when it is told its words and files."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    start = build_start()
+    words = "\0".join(argv[len(start) :])
+    for index, file in enumerate(files):
+        words = words.replace(f"/fd/{file}", f"/fd/{{fd{index}}}")
+    with ours, subprocess.Popen([*start, WAIT], stdin=theirs) as process:
+        theirs.close()
+        time.sleep(WAITED_S)
+        before = time.monotonic()
+        socket.send_fds(ours, [words.encode()], files)
+        return finish_machine(process, before, listener)
+
+
+def finish_machine(
+    process: subprocess.Popen[bytes], before: float, listener: socket.socket
+) -> tuple[float, int]:
+    """Return seconds since `before` and KiB, once the guest has connected and ended."""
+    connection, _ = listener.accept()
+    reached = time.monotonic() - before
+    kib = count_own_memory(process.pid)
+    after = time.monotonic()
+    connection.send(b"x")
+    process.wait()
+    connection.close()
+    return reached + time.monotonic() - after, kib
 
 
 def count_own_memory(pid: int) -> int:

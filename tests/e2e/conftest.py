@@ -19,6 +19,7 @@ import pytest
 
 from krunpy.core.settings import load_settings
 from krunpy.runtime.sample import make_sample
+from tests.nested import joblist
 
 BOOT_S = 120  # for one command that boots a machine, on a busy computer
 APPLETS = (
@@ -273,6 +274,17 @@ def podman(lab, rootfs, workspace):
     assert done.code == 0, done
     yield engine
     engine.close()
+
+
+@pytest.fixture(scope="session")
+def krun_lab(make_lab, rootfs, workspace):
+    return joblist.prepare_lab(make_lab, rootfs, workspace)
+
+
+@pytest.fixture(scope="session")
+def nested(krun_lab, rootfs, workspace):
+    """Return what became of every job of the emulated machine, by name. One machine runs them all."""
+    return joblist.run_jobs(joblist.make_jobs(krun_lab, rootfs), workspace)
 
 
 IMAGE = "localhost/e2e-busybox:1"

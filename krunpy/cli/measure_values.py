@@ -189,7 +189,10 @@ def build_wished_bundle(drafted: Drafted, wish: Wish, agent: bytes) -> KrunBundl
 
 def _predict_libkrun(bundle: KrunBundle, drafted: Drafted, wish: Wish) -> Iterator[PredictedValue]:
     name = wish.bundle.name if wish.bundle is not None else drafted.guest_name
-    described = describe_bundle_launch(bundle, cpus=1, memory_mib=wish.measured_memory_mib, name=name)
+    system = drafted.guest.folded if wish.bundle is None else None
+    described = describe_bundle_launch(
+        bundle, cpus=1, memory_mib=wish.measured_memory_mib, name=name, system=system
+    )
     for count in wish.counts:
         for item in list_variants(replace(described, vcpus=count)):
             yield PredictedValue(registers={"launch_digest": predict_bundle(item)}, inputs=item.to_dict())

@@ -118,8 +118,8 @@ def build_guest(
                 "version": 1,
                 "cmdline": CMDLINE,
                 "kernel": {"release": kernel.release, "image": kernel.image, "origin": kernel.origin},
-                **_describe_krun("krun_kernel", krun_kernel),
-                **_describe_krun("krun_sev", None if krun_sev is None else krun_sev.kernel),
+                **({} if krun_kernel is None else {"krun_kernel": _describe_krun(krun_kernel)}),
+                **({} if krun_sev is None else {"krun_sev": describe_krun_sev(krun_sev)}),
                 "firmware": firmware_path,
                 "firmwares": {str(kind): path for kind, (path, _) in confidential.items()},
                 "modules": [module.name for module in (*modules.early, *modules.late)],
@@ -131,8 +131,13 @@ def build_guest(
             shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _describe_krun(name: str, kernel: ElfKernel | None) -> dict[str, object]:
-    return {} if kernel is None else {name: {"release": kernel.release, "origin": kernel.origin}}
+def _describe_krun(kernel: ElfKernel) -> dict[str, object]:
+    return {"release": kernel.release, "origin": kernel.origin}
+
+
+def describe_krun_sev(parts: SevParts) -> dict[str, object]:
+    """Return what is known of a build's parts for SEV-SNP under libkrun: a JSON object."""
+    return {**_describe_krun(parts.kernel), "folded": parts.folded.hex()}
 
 
 def _find_plain_firmware() -> str:

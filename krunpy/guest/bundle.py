@@ -15,19 +15,24 @@ from krunpy.formats.krun_kernel import PAGE_SIZE, unwrap_kernel, wrap_kernel
 from krunpy.formats.krun_qboot import set_entry
 from krunpy.guest.initrd import build_base, build_manifest_member
 from krunpy.guest.kernel import ElfKernel, find_release
-from krunpy.measure.libkrun import LibkrunLaunch
+from krunpy.measure.libkrun import LibkrunLaunch, fold_system
 
 if TYPE_CHECKING:
+    from krunpy.core.octets import LaunchDigest
     from krunpy.formats.krun_kernel import KrunKernel
     from krunpy.guest.payload import GuestPayload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SevParts:
-    """What a guest build keeps of a libkrunfw for SEV: the kernel, and the firmware that jumps to its entry."""
+    """What a guest build keeps of a libkrunfw for SEV: the kernel, and the firmware that jumps to its entry.
+
+    folded: the launch digest after these two, where that of every workload begins.
+    """
 
     kernel: ElfKernel
     qboot: bytes
+    folded: LaunchDigest
 
 
 def prepare_parts(kernel: KrunKernel, qboot: bytes, *, origin: str) -> SevParts:
@@ -37,7 +42,8 @@ def prepare_parts(kernel: KrunKernel, qboot: bytes, *, origin: str) -> SevParts:
     """
     ready = _prepare_kernel(kernel)
     elf = ElfKernel(contents=wrap_kernel(ready), release=find_release(ready.image), origin=origin)
-    return SevParts(kernel=elf, qboot=set_entry(qboot, kernel.entry_gpa))
+    firmware = set_entry(qboot, kernel.entry_gpa)
+    return SevParts(kernel=elf, qboot=firmware, folded=fold_system(firmware, ready.image, ready.load_gpa))
 
 
 def build_bundle(kernel: KrunKernel, qboot: bytes, *, agent: bytes, manifest: bytes) -> KrunBundle:

@@ -14,6 +14,7 @@ from enum import StrEnum
 
 from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
+from krunpy.core.octets import LaunchDigest
 from krunpy.formats.narrow import Fields
 from krunpy.guest import libkrun
 from krunpy.guest.initrd import build_manifest_member
@@ -42,6 +43,7 @@ class Guest:
 
     base:     the generic part of the initrd; for libkrun the agent alone.
     firmware: empty for plain machines of libkrun.
+    folded:   where libkrun boots from a bundle, the launch digest after firmware and kernel, from the build.
     """
 
     tee: TeeKind
@@ -53,6 +55,7 @@ class Guest:
     base: bytes
     firmware: bytes
     recorded: dict[str, str]  # part -> SHA-256 in hex, from the build
+    folded: LaunchDigest | None = None
 
     @property
     def is_bundled(self) -> bool:
@@ -122,6 +125,7 @@ def load_guest(
         kernel=parts[0],
         base=parts[1],
         firmware=b"".join(parts[2:]),
+        folded=LaunchDigest(kernel.take_hex("folded", 48)) if is_bundled(tee, vmm) else None,
         recorded={name: digests.take_string(name) for name in names},
     )
 

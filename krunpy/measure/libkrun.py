@@ -120,9 +120,17 @@ def iter_payload_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:
     Raises FormatError if a part has a size that libkrun refuses, or initrd and kernel overlap.
     """
     _require(launch)
-    yield LaunchPage(kind=PageType.NORMAL, gpa=_QBOOT_GPA, contents=launch.qboot)
-    yield LaunchPage(kind=PageType.NORMAL, gpa=launch.kernel_gpa, contents=launch.kernel)
-    yield LaunchPage(kind=PageType.NORMAL, gpa=INITRD_GPA, contents=launch.initrd)
+    yield from _iter_system_pages(launch.qboot, launch.kernel, launch.kernel_gpa)
+    yield _make_initrd_page(launch.initrd)
+
+
+def _iter_system_pages(qboot: bytes, kernel: bytes, kernel_gpa: int) -> Iterator[LaunchPage]:
+    yield LaunchPage(kind=PageType.NORMAL, gpa=_QBOOT_GPA, contents=qboot)
+    yield LaunchPage(kind=PageType.NORMAL, gpa=kernel_gpa, contents=kernel)
+
+
+def _make_initrd_page(initrd: bytes) -> LaunchPage:
+    return LaunchPage(kind=PageType.NORMAL, gpa=INITRD_GPA, contents=initrd)
 
 
 def iter_machine_pages(launch: LibkrunLaunch) -> Iterator[LaunchPage]:
@@ -151,9 +159,22 @@ def _iter_pages_after(
         yield LaunchPage(kind=PageType.VMSA, gpa=VMSA_GPA, contents=vmsa)
 
 
-def fold_payload(launch: LibkrunLaunch) -> LaunchDigest:
-    """Return the launch digest after the payload, the same for every number of vCPUs, memory and variant."""
-    return fold_pages(iter_payload_pages(launch))
+def fold_system(qboot: bytes, kernel: bytes, kernel_gpa: int) -> LaunchDigest:
+    """Return the launch digest after qboot and kernel, the same for every workload. They are as in LibkrunLaunch."""
+    return fold_pages(_iter_system_pages(qboot, kernel, kernel_gpa))
+
+
+def fold_payload(launch: LibkrunLaunch, system: LaunchDigest | None = None) -> LaunchDigest:
+    """Return the launch digest after the payload, the same for every number of vCPUs, memory and variant.
+
+    system: what `fold_system` returned for this qboot and kernel; without it they are hashed here.
+
+    Raises as `iter_payload_pages`.
+    """
+    if system is None:
+        return fold_pages(iter_payload_pages(launch))
+    _require(launch)
+    return fold_pages([_make_initrd_page(launch.initrd)], system)
 
 
 def predict_libkrun_digest(launch: LibkrunLaunch) -> LaunchDigest:

@@ -44,8 +44,12 @@ def describe_launch(payload: GuestPayload, *, cpus: int, name: str) -> LaunchDes
     )
 
 
-def describe_bundle_launch(bundle: KrunBundle, *, cpus: int, memory_mib: int, name: str) -> BundleDescription:
+def describe_bundle_launch(
+    bundle: KrunBundle, *, cpus: int, memory_mib: int, name: str, system: LaunchDigest | None = None
+) -> BundleDescription:
     """Return what the launch digest of a machine with this bundle is made from. name: as for `describe_launch`.
+
+    system: the launch digest after its firmware and kernel, where that is known.
 
     Raises FormatError if libkrun has no such machine.
     """
@@ -55,7 +59,7 @@ def describe_bundle_launch(bundle: KrunBundle, *, cpus: int, memory_mib: int, na
         kernel=measure_file(f"kernel of {name}, padded", bundle.kernel.image),
         initrd=measure_file(f"agent of {name} and manifest, padded", bundle.initrd),
         initrd_size=len(bundle.initrd),
-        folded=fold_payload(launch),
+        folded=fold_payload(launch, system),
         vcpus=cpus,
         memory_mib=memory_mib,
     )
@@ -84,13 +88,17 @@ def predict_launches(
 
 
 def predict_bundled(
-    payload: GuestPayload, *, cpus: int, memory_mib: int, name: str
+    payload: GuestPayload, *, cpus: int, memory_mib: int, name: str, system: LaunchDigest | None = None
 ) -> tuple[PredictedLaunch, ...]:
     """Return every launch digest of a machine of libkrun in SEV-SNP: one for each variant of the VMSA.
 
+    name, system: as for `describe_bundle_launch`.
+
     Raises FormatError if libkrun has no such machine.
     """
-    described = describe_bundle_launch(open_payload(payload), cpus=cpus, memory_mib=memory_mib, name=name)
+    described = describe_bundle_launch(
+        open_payload(payload), cpus=cpus, memory_mib=memory_mib, name=name, system=system
+    )
     return tuple(
         PredictedLaunch(description=item, digest=predict_bundle(item)) for item in list_variants(described)
     )

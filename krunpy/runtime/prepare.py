@@ -186,9 +186,12 @@ def predict(
     # 15 ms of imports that must not stand before the machine's start
     from krunpy.runtime.predict import predict_bundled, predict_launches
 
-    name = drafted.guest_name
-    if drafted.guest.is_bundled:
-        return predict_bundled(payload, cpus=cpus, memory_mib=memory_mib, name=name)
+    name, guest = drafted.guest_name, drafted.guest
+    if guest.is_bundled:
+        # of a payload that was changed on its way nothing is known
+        is_built = payload.kernel is guest.kernel and payload.firmware is guest.firmware
+        system = guest.folded if is_built else None
+        return predict_bundled(payload, cpus=cpus, memory_mib=memory_mib, name=name, system=system)
     return predict_launches(drafted.tee, payload, cpus=cpus, name=name)
 
 

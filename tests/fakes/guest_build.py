@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from krunpy.guest.build import _install
+from krunpy.guest.build import _install, describe_krun_sev
 from krunpy.guest.bundle import prepare_parts
 from krunpy.guest.payload import KRUN_SEV_FIRMWARE, KRUN_SEV_KERNEL, name_firmware
 from krunpy.tee.detect import TeeKind
@@ -33,13 +33,15 @@ def build_guest(folder: Path, *kinds: str, krun_sev: bool = False, agent: bytes 
         "firmware.bin": bytes(8192),
     }
     parts |= {name_firmware(TeeKind(kind)): FITTING[TeeKind(kind)] for kind in kinds}
+    described: dict[str, object] = {}
     if krun_sev:
         kept = prepare_parts(KERNEL, make_qboot(0x10009A3), origin="libkrunfw-sev.so.5")
         parts |= {KRUN_SEV_KERNEL: kept.kernel.contents, KRUN_SEV_FIRMWARE: kept.qboot}
+        described["krun_sev"] = describe_krun_sev(kept)
     description: dict[str, object] = {
         "cmdline": "quiet",
         "kernel": {"release": "6.12"},
-        "krun_sev": {"release": "6.12.91", "origin": "libkrunfw-sev.so.5"},
+        **described,
         "modules": [],
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()},
         "bytes": {name: len(data) for name, data in parts.items()},

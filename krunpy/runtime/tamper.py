@@ -24,10 +24,8 @@ MAX_TAMPERED_DISK = 1024**3  # bytes: the copy lies in memory
 _REPORT = 4  # bytes into the evidence: behind the report's length
 _REPORT_DATA, _SIGNATURE = 0x50, 0x2A0  # bytes into an SNP report; SEV-SNP ABI 1.58, table 23
 _BOOT_MESSAGE = 0x40  # bytes into a bzImage: the old boot sector, which nothing runs
-_ELF, _ELF_PADDING = (
-    b"\x7fELF",
-    15,
-)  # bytes into an ELF file: the last of its identification, which nothing reads
+_ELF = b"\x7fELF"
+_ELF_PADDING = 15  # bytes into an ELF file: the last of its identification, which nothing reads
 
 
 class Tamper(StrEnum):

@@ -104,6 +104,19 @@ def test_a_relative_path_is_not_searched_for():
         open_library("libc.so.6")
 
 
+def test_a_library_that_crashes_is_one_error_of_the_process_that_asked_it(tmp_path):
+    library = tmp_path / "libkrunfw.so"
+    crashes = "#include <stdlib.h>\n__attribute__((constructor)) void begin(void) { abort(); }"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=crashes, text=True, check=True
+    )
+
+    with pytest.raises(HostError, match=r"ended without an answer.*exit code -6") as caught:
+        load_bundle_kernel(str(library))
+
+    assert caught.value.what == f"cannot use {library}"
+
+
 def test_a_library_that_is_no_libkrunfw_has_no_kernel():
     with pytest.raises(HostError, match="it has no krunfw_get_kernel"):
         load_bundle_kernel(_find_libc())

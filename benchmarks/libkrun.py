@@ -142,10 +142,11 @@ def run_waiting(argv: list[str], files: list[int], listener: socket.socket) -> t
     """Return the same of a process that was started before, from when it is told its words and files."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     start = build_start()
+    library = next(word for word in argv if word.startswith("library=")).partition("=")[2]
     words = "\0".join(argv[len(start) :])
     for index, file in enumerate(files):
         words = words.replace(f"/fd/{file}", f"/fd/{{fd{index}}}")
-    with ours, subprocess.Popen([*start, WAIT], stdin=theirs) as process:
+    with ours, subprocess.Popen([*start, WAIT, library], stdin=theirs) as process:
         theirs.close()
         time.sleep(WAITED_S)
         before = time.monotonic()

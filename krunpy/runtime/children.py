@@ -76,12 +76,17 @@ class Waiting:
 
     __slots__ = ("_argv", "_end", "child")
 
-    def __init__(self, argv: Sequence[str]) -> None:
-        """Start it, with a socket as its standard input. argv: its last word says that it waits. Raises HostError."""
-        self._argv = list(argv[:-1])
+    def __init__(self, argv: Sequence[str], words: Sequence[str]) -> None:
+        """Start it, with a socket as its standard input. Raises HostError.
+
+        argv: that of the machine as far as it is known. words: say after it that it waits, and what to do meanwhile.
+        """
+        self._argv = list(argv)
         self._end, theirs = control.make_pair(_socket.SOCK_SEQPACKET)
         output, their_output = os.pipe()
-        pid = spawn(argv, environment=machine_environment(), output=their_output, at={0: theirs.fileno()})
+        pid = spawn(
+            [*argv, *words], environment=machine_environment(), output=their_output, at={0: theirs.fileno()}
+        )
         theirs.close()
         os.close(their_output)
         os.set_blocking(output, False)

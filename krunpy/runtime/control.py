@@ -2,7 +2,8 @@
 
 The launcher asks for the machine; the shim, which outlives it, makes the machine its own child.
 
-    launcher -> shim: {"kind": "prepare", "argv": [...]}   before "vm", whose argv has other words in place of the last
+    launcher -> shim: {"kind": "prepare", "argv": [...], "words": [...]}   before "vm", whose argv begins so; a process
+                      that waits for the rest of it is given these words
                       {"kind": "vm", "argv": [..., "{fd0}", ...], "fds": N, "groups": [...], "fatal": ...}
                       with N descriptors; "fatal": words after which a machine that said them is ended, empty for none
                       {"kind": "channel"}   with 1 descriptor, in place of the channel that the launcher was given

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from krunpy.runtime import control
 from krunpy.runtime.machine import LoadedFiles, MachineRequest
 from krunpy.runtime.vm_host import choose_owner, describe_shares
+from krunpy.tee.detect import TeeKind
 from krunpy.vmm.device import DEVICE, find_group
 from krunpy.vmm.libkrun import build_argv, build_start
 from krunpy.vmm.libkrun_child import WAIT
@@ -25,9 +26,15 @@ PANIC = " panicked at "  # libkrun's threads are Rust's: one that panics leaves 
 _KERNEL, _BOOT, _CHANNEL, _DISK, _FIRST_SHARED = 1, 2, 3, 4, 5  # among the machine's descriptors
 
 
-def announce_machine(shim: socket.socket) -> None:
-    """Have the shim start the machine's Python now: it is ready when the launcher knows what machine it will be."""
-    control.send_message(shim, {"kind": "prepare", "argv": [*build_start(), WAIT]})
+def announce_machine(shim: socket.socket, settings: Settings, tee: TeeKind) -> None:
+    """Have the shim start the machine's process now: it is ready when the launcher knows what machine it will be.
+
+    Raises HostError if a plain machine has no libkrun.
+    """
+    words = [WAIT]
+    if tee is TeeKind.SOFTWARE:  # in a TEE the bundle is loaded first
+        words.append(find_libraries(settings.libkrun, settings.libkrunfw).libkrun)
+    control.send_message(shim, {"kind": "prepare", "argv": build_start(), "words": words})
 
 
 def make_krun_request(machine: Machine, shares: Shares, settings: Settings) -> MachineRequest:

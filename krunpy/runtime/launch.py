@@ -379,7 +379,7 @@ def main(directory: str) -> int:
         if job.vmm is VmmKind.LIBKRUN:
             from krunpy.runtime.krun_machine import announce_machine
 
-            announce_machine(shim)
+            announce_machine(shim, job.settings, job.tee)
         write_file(os.path.join(directory, TEE), job.tee.encode())
         write_file(os.path.join(directory, VMM), job.vmm.encode())
         launch(job, channel)

@@ -170,7 +170,7 @@ class Shim:
             return False
         match message.kind:
             case "prepare" if self._waiting is None and self._machine_wish is None:
-                self._waiting = Waiting(message.texts("argv"))
+                self._waiting = Waiting(message.texts("argv"), message.texts("words"))
             case "vm" if self._machine_wish is None:
                 self._machine_wish = message
                 if self._is_started:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 STATUS = 125  # of a machine that did not start
-WAIT = "wait"  # the only word of one that is told its words later: on standard input, one packet with the descriptors
+# the first word of one that is told its words later, on standard input, one packet with the descriptors; after it, the
+# libraries that it loads meanwhile
+WAIT = "wait"
 _LONGEST, _MOST_FILES, _NUMBER = 1 << 18, 16, 4  # bytes of a packet, its descriptors, bytes of each
 _CHANNEL_PORT = 0x6B72  # libkrun_spec.CHANNEL_PORT; importing that costs as much as all the rest
 _ELF = 1  # kernel format
@@ -37,7 +39,7 @@ def main(words: Sequence[str]) -> NoReturn:
     os.dup2(2, 1)  # libkrun prints to both
     os.environ.clear()  # it reads RUST_LOG, RUST_BACKTRACE and HOSTNAME
     try:
-        given = _parse(_receive_words() if list(words) == [WAIT] else words)
+        given = _parse(_await_words(words[1:]) if words[:1] == [WAIT] else words)
         for bundle in given.get("bundle", ()):
             open_library(bundle)  # libkrun asks for one by its SONAME, and finds what is loaded
         library = Libkrun(given["library"][0])
@@ -80,6 +82,12 @@ def _become_unprivileged(given: dict[str, list[str]]) -> None:
     set_parent_death_signal(SIGKILL)  # which a change of user takes away
     if os.getppid() != parent:
         os._exit(STATUS)
+
+
+def _await_words(libraries: Sequence[str]) -> list[str]:
+    for path in libraries:
+        open_library(path)
+    return _receive_words()
 
 
 def _receive_words() -> list[str]:

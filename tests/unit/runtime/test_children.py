@@ -46,7 +46,7 @@ def is_open(descriptor):
 
 
 def test_a_waiting_process_becomes_the_machine_with_its_words_files_and_empty_environment(file):
-    waiting = Waiting([*START, "wait"])
+    waiting = Waiting(START, ["wait"])
 
     child = spawn_machine([*START, "kernel={fd0}", "cpus=1"], [file], None, waiting)
 
@@ -58,7 +58,7 @@ def test_a_waiting_process_becomes_the_machine_with_its_words_files_and_empty_en
 
 @pytest.mark.parametrize("start", [[sys.executable, "-S", "-c", SCRIPT], [*START, "more"]])
 def test_one_that_waits_for_another_machine_is_ended_and_a_new_one_started(file, start):
-    waiting = Waiting([*start, "wait"])
+    waiting = Waiting(start, ["wait"])
 
     child = spawn_machine([*START, "cpus=1"], [file], None, waiting)
 
@@ -68,7 +68,7 @@ def test_one_that_waits_for_another_machine_is_ended_and_a_new_one_started(file,
 
 
 def test_one_that_died_while_it_waited_is_replaced(file):
-    waiting = Waiting([*START, "wait"])
+    waiting = Waiting(START, ["wait"])
     waiting.child.kill()
     os.waitpid(waiting.child.pid, 0)
     waiting.child.exit_code = -9  # as the shim notes it
@@ -79,7 +79,7 @@ def test_one_that_died_while_it_waited_is_replaced(file):
 
 
 def test_one_that_nobody_wants_ends(file):
-    waiting = Waiting([*START, "wait"])
+    waiting = Waiting(START, ["wait"])
 
     waiting.end()
 

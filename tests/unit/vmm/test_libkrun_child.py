@@ -1,10 +1,8 @@
 """The process of one machine, with a libkrun that writes down how it is called."""
 
 import os
-import re
 import resource
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +14,9 @@ from krunpy.formats.krun_bundle import SONAMES, pack_bundle
 from krunpy.formats.krun_tee_config import encode_tee_config
 from krunpy.guest.bundle import build_bundle
 from krunpy.vmm.files import make_sealed_file
-from krunpy.vmm.libkrun import build_argv, build_start
-from krunpy.vmm.libkrun_child import STATUS, WAIT
+from krunpy.vmm.libkrun_child import STATUS
 from krunpy.vmm.libkrun_features import Feature, load_features, require_sev
-from krunpy.vmm.libkrun_spec import Flavour, KrunSpec, Libraries, Share, TeeLaunch
+from krunpy.vmm.libkrun_spec import Flavour, Share, TeeLaunch
 from tests.fakes.krun_sev import KERNEL, fnv
 from tests.fakes.qboot import make_qboot
 
@@ -31,65 +28,6 @@ ABORTS = """\
 int krun_create_ctx(void) { abort(); }
 int krun_set_log_level(int level) { return 0; }
 """
-
-
-@pytest.fixture
-def lab(tmp_path):
-    return Lab(tmp_path)
-
-
-class Lab:
-    """A fake library and the machine's process under it."""
-
-    def __init__(self, folder):
-        self.folder, self.log = folder, folder / "calls"
-        self.library = str(folder / "libkrun.so")
-
-    def compile(self, *, until=99, fail="", tee=False, features=None, source=None):
-        compiler = shutil.which("cc") or pytest.fail("a C compiler is missing: apt-get install gcc libc6-dev")
-        path = SOURCE
-        if source is not None:
-            path = self.folder / "source.c"
-            path.write_text(source)
-        defines = [
-            f'-DLOG="{self.log}"',
-            f'-DFAIL="{fail}"',
-            f"-DONLY_UNTIL={until}",
-            *(["-DTEE"] if tee else []),
-            *([f"-DFEATURES={features}"] if features is not None else []),
-        ]
-        subprocess.run(
-            [compiler, "-shared", "-fPIC", "-Wall", "-Werror", *defines, "-o", self.library, path], check=True
-        )
-
-    def spec(self, flavour=Flavour.PLAIN, **more):
-        plain = {"kernel_fd": 0, "cmdline": "console=hvc0 quiet"}
-        given = {
-            "libraries": Libraries(libkrun=self.library, libkrunfw=None, flavour=flavour),
-            "memory_mib": 300, "cpus": 2, "boot_fd": 1, "channel_fd": 2, "disk_fd": 3,
-        }  # fmt: skip
-        return KrunSpec(**{**given, **plain, **more})
-
-    def run(self, spec, at=None, under=()):
-        """at: descriptors that are there; the others have numbers only. under: a command that runs it."""
-        at = at or {}
-        words = [*under, *build_argv(spec)]
-        for index in range(6):
-            words = [word.replace(f"{{fd{index}}}", str(at.get(index, 40 + index))) for word in words]
-        environment = {"RUST_LOG": "trace", "HOSTNAME": "host", "PATH": "/usr/bin:/bin"}
-        return subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=30,
-            check=False,
-            pass_fds=tuple(at.values()),
-        )
-
-    @property
-    def calls(self):
-        return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 def test_a_machine_is_configured_in_one_order(lab):
@@ -111,42 +49,6 @@ def test_a_machine_is_configured_in_one_order(lab):
         "krun_add_vsock_port 7 27506 /proc/self/fd/42",
         "krun_start_enter 7 RUST_LOG=NULL HOSTNAME=NULL",
     ], done.stderr
-
-
-def test_one_that_waits_for_its_words_becomes_the_same_machine_with_the_files_that_came(lab):
-    lab.compile()
-    file = os.open(lab.library, os.O_RDONLY)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    argv = build_argv(lab.spec())
-    start = len(build_start())
-    process = subprocess.Popen([*argv[:start], WAIT], stdin=theirs, stderr=subprocess.PIPE, text=True)
-    theirs.close()
-
-    socket.send_fds(ours, ["\0".join(argv[start:]).encode()], [file] * 4)
-    said = process.communicate(timeout=30)[1]
-    ours.close()
-    os.close(file)
-
-    assert [call.split()[0] for call in lab.calls[-3:]] == [
-        "krun_add_vsock",
-        "krun_add_vsock_port",
-        "krun_start_enter",
-    ]
-    named = [int(number) for number in re.findall(r"/proc/self/fd/(\d+)", "\n".join(lab.calls))]
-    assert len(set(named)) == 4, said
-    assert min(named) > 2
-
-
-def test_one_that_waits_ends_when_nobody_wants_a_machine_any_more(lab):
-    lab.compile()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    process = subprocess.Popen([*build_start(), WAIT], stdin=theirs, stderr=subprocess.PIPE)
-    theirs.close()
-    ours.close()
-
-    assert process.communicate(timeout=30)[1] == b""
-    assert process.returncode == 0
-    assert not lab.calls
 
 
 def test_what_libkrun_prints_goes_to_standard_error(lab):

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from krunpy.cli.context import settings_of
+from krunpy.cli.evidence_options import VerifyWords
 from krunpy.cli.evidence_show import show_file
 from krunpy.cli.evidence_verify import verify_file
-from krunpy.cli.evidence_words import VerifyWords
 
 app = typer.Typer(no_args_is_help=True, help="Look at evidence of a TEE, and verify it.")
 FileArgument = Annotated[

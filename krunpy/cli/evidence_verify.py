@@ -20,7 +20,7 @@ from krunpy.cli.evidence_files import (
 )
 from krunpy.cli.evidence_given import NOT_GIVEN, REPORT_DATA_SIZE, Given
 from krunpy.cli.evidence_judge import find_outcome, judge_evidence
-from krunpy.cli.evidence_words import SNP_VALUES, TDX_VALUES, VALUES
+from krunpy.cli.evidence_options import SNP_VALUES, TDX_VALUES, VALUES
 from krunpy.cli.render import print_json
 from krunpy.cli.verdicts import accepts_any, print_checks
 from krunpy.core.errors import FormatError, HostError, UsageError, make_plain
@@ -29,7 +29,7 @@ from krunpy.formats.tdx_collateral import parse_tdx_collateral
 
 if TYPE_CHECKING:
     from krunpy.attest.verdict import Check, Verdict
-    from krunpy.cli.evidence_words import VerifyWords
+    from krunpy.cli.evidence_options import VerifyWords
     from krunpy.core.settings import Settings
     from krunpy.formats.evidence_encodings import Evidence
 

@@ -9,53 +9,22 @@ from __future__ import annotations
 import io
 import os
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from krunpy.cli.evidence_options import LISTS, TEXTS, VerifyWords
 from krunpy.cli.lean import run_lean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-# long name -> field of VerifyWords
-TEXTS = {
-    "--chain": "chain",
-    "--vek": "vek",
-    "--collateral": "collateral",
-    "--event-log": "event_log",
-    "--at": "at",
-    "--policy": "policy",
-    "--nonce": "nonce",
-    "--report-data": "report_data",
-}
-# reference values: the option that gives one -> length in bytes
-SNP_VALUES = {"--measurement": 48, "--host-data": 32}
-TDX_VALUES = {
-    "--measurement": 48, "--mrconfigid": 48, "--rtmr0": 48, "--rtmr1": 48, "--rtmr2": 48, "--rtmr3": 48,
-}  # fmt: skip
-VALUES = SNP_VALUES | TDX_VALUES
-LISTS = ("--crl", *VALUES)  # may be given several times
+    from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyWords:
-    """The command line of `krunpy evidence verify`, as text; an empty string or tuple was not given.
-
-    values: reference values in hex by their option; one that was not given is missing, or has none.
-    """
-
-    file: str
-    chain: str = ""
-    vek: str = ""
-    collateral: str = ""
-    event_log: str = ""
-    crl: tuple[str, ...] = ()
-    at: str = ""
-    policy: str = ""
-    nonce: str = ""
-    report_data: str = ""
-    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    json: bool = False
+def parse_show(words: Sequence[str]) -> tuple[str, bool] | None:
+    """Return the file and whether JSON is wanted, from the words after `show`; None if typer has to look."""
+    files = [word for word in words if not word.startswith("-") or word == "-"]
+    flags = [word for word in words if word.startswith("-") and word != "-"]
+    if len(files) != 1 or not set(flags) <= {"--json"}:
+        return None
+    return files[0], bool(flags)
 
 
 def parse_verify(words: Sequence[str]) -> VerifyWords | None:
@@ -95,15 +64,6 @@ def parse_verify(words: Sequence[str]) -> VerifyWords | None:
         nonce=texts.get("nonce", ""),
         report_data=texts.get("report_data", ""),
     )
-
-
-def parse_show(words: Sequence[str]) -> tuple[str, bool] | None:
-    """Return the file and whether JSON is wanted, from the words after `show`; None if typer has to look."""
-    files = [word for word in words if not word.startswith("-") or word == "-"]
-    flags = [word for word in words if word.startswith("-") and word != "-"]
-    if len(files) != 1 or not set(flags) <= {"--json"}:
-        return None
-    return files[0], bool(flags)
 
 
 def run_words(words: Sequence[str]) -> int | None:

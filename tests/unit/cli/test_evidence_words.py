@@ -6,7 +6,8 @@ import typer.main
 from krunpy.cli import evidence_words
 from krunpy.cli.app import app
 from krunpy.cli.app import main as run_app
-from krunpy.cli.evidence_words import VerifyWords, parse_show, parse_verify
+from krunpy.cli.evidence_options import LISTS, TEXTS, VALUES, VerifyWords
+from krunpy.cli.evidence_words import parse_show, parse_verify
 
 
 def options(verb: str) -> dict[str, str]:
@@ -21,8 +22,8 @@ def options(verb: str) -> dict[str, str]:
 
 
 def test_it_knows_exactly_the_options_of_the_commands() -> None:
-    assert options("verify").keys() == {*evidence_words.TEXTS, *evidence_words.LISTS, "--json"}
-    assert options("verify").items() >= evidence_words.TEXTS.items()
+    assert options("verify").keys() == {*TEXTS, *LISTS, "--json"}
+    assert options("verify").items() >= TEXTS.items()
     assert options("show") == {"--json": "json"}
 
 
@@ -38,7 +39,7 @@ def test_a_whole_command_line_is_read() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("option", evidence_words.VALUES)
+@pytest.mark.parametrize("option", VALUES)
 def test_both_forms_read_the_same_reference_value(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["verify", "missing", option, "00", option, "zz"]
 

@@ -109,8 +109,10 @@ def check_kvm(settings: Settings) -> Check:
         return warn("kvm", f"{error.why}: guests run under TCG", error.next)
     try:
         guest = load_guest(settings.guest_dir)
-    except KrunpyError:
-        return warn("kvm", f"{DEVICE} is there; not probed, because no guest is built", "krunpy guest build")
+    except KrunpyError as error:
+        return warn(
+            "kvm", f"{DEVICE} is there; not probed, because {error.why}", error.next or "krunpy guest build"
+        )
     if is_kvm_usable(guest, settings.data_dir):
         return ok("kvm", "a guest boots")
     return warn("kvm", f"{DEVICE} is there but no guest boots under it: guests run under TCG", "")
@@ -148,11 +150,12 @@ def check_libkrun(settings: Settings) -> Check:
 def check_guest(settings: Settings) -> Check:
     """Say which guest is built, and whether it is still what was built."""
     try:
-        guest = load_guest(settings.guest_dir)
+        guest = load_guest(settings.guest_dir, vmm=choose_vmm(settings, TeeKind.SOFTWARE))
         require_unchanged(guest)
     except KrunpyError as error:
         return fail("guest", error.why, error.next or "krunpy guest build")
-    return ok("guest", f"kernel {guest.release}, base initrd {len(guest.base) / 1048576:.1f} MiB")
+    base = "base initrd" if guest.vmm is VmmKind.QEMU else "for libkrun, agent"
+    return ok("guest", f"kernel {guest.release}, {base} {len(guest.base) / 1048576:.1f} MiB")
 
 
 def check_podman(_: Settings) -> Check:

@@ -33,7 +33,8 @@ from krunpy.guest.payload import (
     KRUN_KERNEL,
     KRUN_SEV_FIRMWARE,
     KRUN_SEV_KERNEL,
-    VmmKind,
+    find_build,
+    list_uses,
     load_description,
     load_guest,
     name_firmware,
@@ -102,15 +103,10 @@ def build(
 def show(context: typer.Context, json: JsonFlag = False) -> None:
     """Show the current guest, and check that its parts are what was built."""
     guest_dir = settings_of(context).guest_dir
-    guest = load_guest(guest_dir)
-    require_unchanged(guest)
-    digests = load_description(guest.folder).take_fields("sha256")
-    for tee in _find_confidential(digests):
-        require_unchanged(load_guest(guest_dir, tee=tee))
-    for tee, part in ((TeeKind.SOFTWARE, KRUN_KERNEL), (TeeKind.SNP, KRUN_SEV_KERNEL)):
-        if digests.has(part):
-            require_unchanged(load_guest(guest_dir, tee=tee, vmm=VmmKind.LIBKRUN))
-    _show(guest.folder, json=json)
+    folder = find_build(guest_dir)
+    for tee, vmm in list_uses(folder):
+        require_unchanged(load_guest(guest_dir, tee=tee, vmm=vmm))
+    _show(folder, json=json)
 
 
 def _find_confidential(digests: Fields) -> list[TeeKind]:
@@ -214,7 +210,7 @@ def _show(folder: str, *, json: bool) -> None:
         "kernel_origin": kernel.take_string("origin"),
         "krun_kernel": _describe_krun(fields, "krun_kernel"),
         "krun_sev": _describe_krun(fields, "krun_sev"),
-        "firmware": fields.take_string("firmware"),
+        "firmware": fields.take_string("firmware") or "none: not for QEMU",
         "firmwares": firmwares,
         "cmdline": fields.take_string("cmdline"),
         "modules": list(fields.take_strings("modules", limit=1000)),

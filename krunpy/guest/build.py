@@ -21,12 +21,12 @@ from krunpy.guest.initrd import build_base
 from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL, ElfKernel, Kernel
 from krunpy.guest.modules import load_modules
 from krunpy.guest.payload import KRUN_KERNEL, KRUN_SEV_FIRMWARE, KRUN_SEV_KERNEL, name_firmware
+from krunpy.tee.detect import TeeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from krunpy.guest.bundle import SevParts
-    from krunpy.tee.detect import TeeKind
 
 KEPT_BUILDS = 5
 # console: messages of the kernel; notests: the kernel's own crypto self-tests cost 0.4 s of a boot under TCG;
@@ -82,7 +82,8 @@ def build_guest(
     """Build into `guest_dir` and make it the current guest.
 
     note: told each step in a few words. firmwares: files of hardware TEEs; of the others the installed ones are taken.
-    krun_kernel: what libkrun boots; without one the guest is for QEMU alone.
+    krun_kernel: what libkrun boots; without one the guest is for QEMU alone, and without a firmware for QEMU it is
+                 libkrun's alone.
     krun_sev:    what it boots in SEV-SNP; without them such machines are QEMU's.
 
     Raises HostError, ToolError, or FormatError if a named firmware does not fit; the previous guest then stays current.
@@ -93,6 +94,9 @@ def build_guest(
         shutil.rmtree(workspace, ignore_errors=True)
         make_private_directory(workspace)
         try:
+            firmware_path = _find_plain_firmware(is_needed=krun_kernel is None)
+            if not firmware_path:
+                note("no firmware for QEMU is installed: the guest is libkrun's alone")
             note("compiling the agent")
             agent = compile_agent(workspace)
             note(
@@ -101,15 +105,15 @@ def build_guest(
                 else f"taking {kernel.release}, our own"
             )
             modules = load_modules(kernel)
-            firmware_path = _find_plain_firmware()
             confidential = _load_confidential(firmwares, note)
             parts = {
                 "agent": agent,
                 "base.cpio": build_base(agent, modules.early, modules.late),
                 "vmlinuz": load_bounded(kernel.image, MAX_KERNEL),
-                "firmware.bin": load_bounded(firmware_path, MAX_FIRMWARE),
                 **{name_firmware(kind): data for kind, (_, data) in confidential.items()},
             }
+            if firmware_path:
+                parts[name_firmware(TeeKind.SOFTWARE)] = load_bounded(firmware_path, MAX_FIRMWARE)
             if krun_kernel is not None:
                 parts[KRUN_KERNEL] = krun_kernel.contents
             if krun_sev is not None:
@@ -140,13 +144,14 @@ def describe_krun_sev(parts: SevParts) -> dict[str, object]:
     return {**_describe_krun(parts.kernel), "folded": parts.folded.hex()}
 
 
-def _find_plain_firmware() -> str:
+def _find_plain_firmware(*, is_needed: bool) -> str:
+    """Return the path of a firmware for QEMU, empty if none is installed. Raises HostError if that is needed."""
     path = next((path for path in FIRMWARES if os.path.exists(path)), "")
-    if not path:
+    if not path and is_needed:
         raise HostError(
             "cannot build the guest",
-            why="neither qboot nor SeaBIOS is installed",
-            next="apt-get install qemu-system-data",
+            why="neither qboot nor SeaBIOS is installed, which QEMU needs, and there is no kernel for libkrun",
+            next="apt-get install qemu-system-data; or for libkrun install libkrunfw, or `krunpy guest kernel build`",
         )
     return path
 

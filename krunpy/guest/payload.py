@@ -98,18 +98,13 @@ def load_guest(
 
     Raises HostError if none was built, or without that firmware or kernel, FormatError if its description is broken.
     """
-    folder = os.path.join(guest_dir, build if build == "current" else os.path.join("builds", build))
-    if not os.path.exists(os.path.join(folder, "guest.json")):
-        raise HostError(
-            "cannot find the guest", why=f"{folder} does not exist", next="run `krunpy guest build`"
-        )
-    folder = os.path.realpath(folder)
+    folder = find_build(guest_dir, build)
     description = load_description(folder)
     digests = description.take_fields("sha256")
     names = _name_parts(tee, vmm)
     if vmm is VmmKind.LIBKRUN and not digests.has(names[0]):
         raise _make_kernelless(tee)
-    if tee is not TeeKind.SOFTWARE and not digests.has(names[-1]):
+    if not digests.has(names[-1]):
         raise _make_lacking(tee)
     limits = (MAX_KERNEL, MAX_KERNEL, MAX_FIRMWARE)
     parts = [
@@ -159,12 +154,35 @@ def _make_kernelless(tee: TeeKind) -> HostError:
 
 
 def _make_lacking(tee: TeeKind) -> HostError:
+    if tee is TeeKind.SOFTWARE:
+        return HostError(
+            "cannot use the guest under QEMU",
+            why="it was built without a firmware for QEMU, where none was installed",
+            next="apt-get install qemu-system-data, then `krunpy guest build`; or --vmm libkrun",
+        )
     return HostError(
         f"cannot use the guest in {tee}",
         why=f"it was built without a firmware for {tee}",
         next=f"apt-get install {PACKAGES[tee]} (Debian sid has one that fits) and `krunpy guest build`, or "
         f'`krunpy guest build --{tee}-firmware FILE`; tee = "software" does without, NOT CONFIDENTIAL',
     )
+
+
+def list_uses(folder: str) -> list[tuple[TeeKind, VmmKind]]:
+    """Return the TEEs and VMMs that a build has all parts for. Raises FormatError if its description is broken."""
+    digests = load_description(folder).take_fields("sha256")
+    uses = [(tee, vmm) for vmm in VmmKind for tee in TeeKind if vmm is VmmKind.QEMU or tee is not TeeKind.TDX]
+    return [(tee, vmm) for tee, vmm in uses if all(map(digests.has, _name_parts(tee, vmm)))]
+
+
+def find_build(guest_dir: str, build: str = "current") -> str:
+    """Return the folder of the current guest, or of a kept build. Raises HostError if there is none."""
+    folder = os.path.join(guest_dir, build if build == "current" else os.path.join("builds", build))
+    if not os.path.exists(os.path.join(folder, "guest.json")):
+        raise HostError(
+            "cannot find the guest", why=f"{folder} does not exist", next="run `krunpy guest build`"
+        )
+    return os.path.realpath(folder)
 
 
 def load_description(folder: str) -> Fields:

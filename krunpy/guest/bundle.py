@@ -13,7 +13,7 @@ from krunpy.formats.krun_bundle import KERNEL_STEP, KrunBundle, pad, require_boo
 from krunpy.formats.krun_cmdline import drop_hijack
 from krunpy.formats.krun_kernel import PAGE_SIZE, unwrap_kernel, wrap_kernel
 from krunpy.formats.krun_qboot import set_entry
-from krunpy.guest.initrd import build_base, build_manifest_member
+from krunpy.guest.initrd import build_plain_initrd
 from krunpy.guest.kernel import ElfKernel, find_release
 from krunpy.measure.libkrun import LibkrunLaunch, fold_system
 
@@ -56,15 +56,10 @@ def build_bundle(kernel: KrunKernel, qboot: bytes, *, agent: bytes, manifest: by
     bundle = KrunBundle(
         kernel=_prepare_kernel(kernel),
         qboot=set_entry(qboot, kernel.entry_gpa),
-        initrd=build_initrd(agent, manifest),
+        initrd=build_plain_initrd(agent, manifest),
     )
     require_bootable(bundle)
     return bundle
-
-
-def build_initrd(agent: bytes, manifest: bytes) -> bytes:
-    """Return the initrd of a workload, whole pages. These kernels unpack gzip or, as here, what is not compressed."""
-    return pad(build_base(agent, (), ()) + build_manifest_member(manifest), PAGE_SIZE)
 
 
 def open_payload(payload: GuestPayload) -> KrunBundle:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from krunpy.guest.modules import Module
 
+_PAGE_SIZE = 4096  # bytes
+
 
 def build_base(agent: bytes, early: Sequence[Module], late: Sequence[Module]) -> bytes:
     """Return the generic member: /init, /modules/NAME.ko and their load order. Same inputs, same bytes.
@@ -37,3 +39,9 @@ def build_base(agent: bytes, early: Sequence[Module], late: Sequence[Module]) ->
 def build_manifest_member(manifest: bytes) -> bytes:
     """Return the second member, which names one workload."""
     return build_cpio([make_file("manifest.json", manifest, permissions=0o444)])
+
+
+def build_plain_initrd(agent: bytes, manifest: bytes) -> bytes:
+    """Return the initrd of a workload for a kernel without modules, whole pages of 4096 bytes; it is not compressed."""
+    initrd = build_base(agent, (), ()) + build_manifest_member(manifest)
+    return initrd + bytes(-len(initrd) % _PAGE_SIZE)

@@ -17,7 +17,7 @@ from krunpy.core.files import load_bounded
 from krunpy.core.octets import LaunchDigest
 from krunpy.formats.narrow import Fields
 from krunpy.guest import libkrun
-from krunpy.guest.initrd import build_manifest_member
+from krunpy.guest.initrd import build_manifest_member, build_plain_initrd
 from krunpy.guest.kernel import MAX_FIRMWARE, MAX_KERNEL
 from krunpy.tee.detect import TeeKind
 
@@ -223,9 +223,7 @@ def _require_recorded(name: str, data: bytes, recorded: str) -> None:
 def assemble_payload(guest: Guest, manifest: bytes) -> GuestPayload:
     """Return the bytes that boot the workload of this manifest."""
     if guest.is_bundled:
-        from krunpy.guest.bundle import build_initrd  # imports that other launches do without
-
-        return _assemble(guest, build_initrd(guest.base, manifest))
+        return _assemble(guest, build_plain_initrd(guest.base, manifest))
     if guest.vmm is VmmKind.LIBKRUN:
         return _assemble(guest, libkrun.build_boot_volume(guest.base, manifest))
     return _assemble(guest, guest.base + build_manifest_member(manifest))

@@ -1,1 +1,1 @@
-"""Virtual machines: QEMU."""
+"""Virtual machines: QEMU and libkrun."""

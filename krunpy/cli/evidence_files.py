@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from krunpy.core.errors import FormatError, HostError, UsageError
 from krunpy.core.files import load_bounded
+from krunpy.formats.eventlog import LARGEST_LOG, is_ccel
 from krunpy.formats.evidence_encodings import LARGEST_EVIDENCE
 
 if TYPE_CHECKING:
@@ -58,10 +59,14 @@ def load_option(path: str) -> bytes:
 
 def load_event_log(path: str) -> tuple[Event, ...]:
     """Return the events of a log in either form, at most 4 MiB. Raises UsageError or FormatError."""
-    from krunpy.formats.eventlog import LARGEST_LOG  # not at the top: few command lines name a log
-    from krunpy.formats.eventlog_dstack import parse_event_log
+    from krunpy.formats.eventlog_dstack import parse_event_log  # not at the top: few command lines name a log
 
     return parse_event_log(_load(path, LARGEST_LOG))
+
+
+def is_event_log(data: bytes) -> bool:
+    """Return whether a file is an event log in one of its forms, and no evidence."""
+    return is_ccel(data) or data.lstrip()[:1] == b"["
 
 
 def load_ders(path: str) -> tuple[bytes, ...]:

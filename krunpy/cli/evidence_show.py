@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from krunpy.cli.evidence_facts import describe_certificates, describe_report
-from krunpy.cli.evidence_files import load_evidence
+from krunpy.cli.evidence_files import is_event_log, load_evidence
 from krunpy.cli.render import print_json
 from krunpy.core.errors import FormatError, format_error, make_plain
 from krunpy.formats import snp_simulated
@@ -16,15 +17,25 @@ from krunpy.formats.evidence_sev import SnpEvidence
 from krunpy.formats.snp_report import parse_report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from krunpy.cli.evidence_facts import Section
-    from krunpy.formats.evidence_encodings import Evidence, RecognisedEvidence
+    from krunpy.formats.evidence_encodings import Evidence
 
 MALFORMED = 4  # exit status
 
 _SIMULATED = "SIMULATED - NOT CONFIDENTIAL: it bears the marks of a software TEE"
 _UNVERIFIED = "nothing of this is verified: krunpy evidence verify"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """Sections of a file, how it was written, and whether it bears the marks of a software TEE."""
+
+    encoding: str
+    sections: tuple[Section, ...]
+    wrapping: str = ""
+    is_marked: bool = False
 
 
 def show_file(path: str, *, as_json: bool) -> int:
@@ -34,21 +45,32 @@ def show_file(path: str, *, as_json: bool) -> int:
     """
     data = load_evidence(path)
     try:
-        found = recognise_evidence(data)
-        sections = tuple(_describe(found.evidence))
+        shown = _read(data)
     except FormatError as error:
         print(format_error(error), file=sys.stderr)
         return MALFORMED
     if as_json:
-        print_json("evidence", _make_document(found, sections))
+        print_json("evidence", _make_document(shown))
         return 0
-    written = f"{found.encoding}, in {found.wrapping}" if found.wrapping else found.encoding
-    if _is_marked(found.evidence):
+    if shown.is_marked:
         print(_SIMULATED)
-    print(f"{written}; {_UNVERIFIED}")
-    for section in sections:
+    print(f"{shown.encoding}{f', in {shown.wrapping}' if shown.wrapping else ''}; {_UNVERIFIED}")
+    for section in shown.sections:
         _print_section(section)
     return 0
+
+
+def _read(data: bytes) -> _Shown:
+    """Return what is to be shown of evidence, or of an event log alone. Raises FormatError."""
+    if is_event_log(data):
+        return _Shown(encoding="event log, without its quote", sections=(_describe_log(data),))
+    found = recognise_evidence(data)
+    return _Shown(
+        encoding=found.encoding,
+        wrapping=found.wrapping,
+        is_marked=_is_marked(found.evidence),
+        sections=tuple(_describe(found.evidence)),
+    )
 
 
 def _describe(evidence: Evidence) -> Iterator[Section]:
@@ -95,11 +117,11 @@ def _is_marked(evidence: Evidence) -> bool:
     return isinstance(evidence, SnpEvidence) and snp_simulated.FAMILY_ID in evidence.report
 
 
-def _make_document(found: RecognisedEvidence, sections: Sequence[Section]) -> dict[str, object]:
+def _make_document(shown: _Shown) -> dict[str, object]:
     return {
-        "encoding": found.encoding,
-        "wrapping": found.wrapping,
-        "simulated": _is_marked(found.evidence),
+        "encoding": shown.encoding,
+        "wrapping": shown.wrapping,
+        "simulated": shown.is_marked,
         "sections": [
             {
                 "title": section.title,
@@ -108,7 +130,7 @@ def _make_document(found: RecognisedEvidence, sections: Sequence[Section]) -> di
                     for fact in section.facts
                 ],
             }
-            for section in sections
+            for section in shown.sections
         ],
     }
 

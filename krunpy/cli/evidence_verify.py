@@ -11,6 +11,7 @@ from krunpy.attest.refusal import Refusal, Stage
 from krunpy.attest.verdict import make_refused_verdict
 from krunpy.cli.collateral_cache import has_collateral_cache, open_collateral_cache
 from krunpy.cli.evidence_files import (
+    is_event_log,
     load_ders,
     load_event_log,
     load_evidence,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from krunpy.formats.evidence_encodings import Evidence
 
 _NOT_RECOGNISED = "not recognised"
+_BESIDE = "give the quote, and this beside it: --event-log FILE"
 
 
 def verify_file(words: VerifyWords, settings: Settings) -> int:
@@ -49,6 +51,8 @@ def verify_file(words: VerifyWords, settings: Settings) -> int:
         found = recognise_evidence(data)
     except FormatError as error:
         refusal = Refusal(Stage.PARSE, "evidence-format", why=error.why, next=error.next)
+        if is_event_log(data):
+            refusal = Refusal(Stage.PARSE, "evidence-format", why="it is an event log alone", next=_BESIDE)
         encoding, verdict = _NOT_RECOGNISED, make_refused_verdict(refusal, tee="", simulated=False)
         cached: tuple[str, ...] = ()
     else:

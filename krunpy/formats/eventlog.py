@@ -20,6 +20,7 @@ MOST_EVENTS = 16384
 ALGORITHM_SHA384 = 0x000C
 
 _SIGNATURE = b"Spec ID Event03\0"
+_SIGNATURE_AT = 32  # bytes: after register, type, SHA-1 digest and size
 _FIRST = struct.Struct("<II20sI")  # register, type, SHA-1, size: the shape of the header record
 _SPECIFICATION = struct.Struct("<IBBBBI")  # after the signature
 _PAIR = struct.Struct("<HH")  # algorithm, size of its digest
@@ -138,6 +139,11 @@ def _is_end(cursor: _Cursor) -> bool:
     """Return whether no record follows: bytes that firmware never wrote are 0xFF, or zero."""
     head = cursor.peek(_RECORD.size)
     return not head or head[:4] == _U32.pack(_END) or not head.strip(b"\0")
+
+
+def is_ccel(data: bytes) -> bool:
+    """Return whether bytes begin as a log of a firmware does: its first record says which specification it follows."""
+    return data[_SIGNATURE_AT:].startswith(_SIGNATURE)
 
 
 def parse_ccel(log: bytes) -> tuple[Event, ...]:

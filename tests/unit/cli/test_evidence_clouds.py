@@ -138,6 +138,17 @@ def test_a_log_that_is_cut_is_malformed_evidence(tmp_path: Path, capsys: pytest.
     assert evidence_words.run_words(["show", file]) == 4
 
 
+@pytest.mark.parametrize("name", ["cos113-ccel.bin", "ovmf-direct-boot-ccel.bin"])
+def test_a_log_alone_is_shown_and_is_no_evidence(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    log = str(FOLDER / "eventlog" / name)
+    shown = show(capsys, log)
+
+    assert shown.startswith("event log, without its quote; nothing of this is verified")
+    assert "RTMR0 EV_EFI_VARIABLE_DRIVER_CONFIG" in shown
+    assert evidence_words.run_words(["verify", log]) == 4
+    assert "it is an event log alone" in capsys.readouterr().out
+
+
 def test_a_log_without_events_explains_no_register(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

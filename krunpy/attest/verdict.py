@@ -70,8 +70,8 @@ class Verdict:
 
     @property
     def code(self) -> str:
-        """The name of the first check that did not hold, empty if all did."""
-        return next((check.name for check in self.failures), "")
+        """The name of the first check that failed; where none did, of the first that could not be made, if any."""
+        return next((check.name for check in sorted(self.failures, key=lambda check: check.unknown)), "")
 
     @property
     def heading(self) -> str:

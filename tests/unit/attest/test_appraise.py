@@ -228,6 +228,8 @@ def test_a_missing_revocation_list_is_no_evidence_against_a_report(claims: SnpCl
 
     assert appraise(claims, expected=expectations(), policy=policy).could_not_check
     assert not appraise(weak, expected=expectations(), policy=policy).could_not_check
+    assert appraise(weak, expected=expectations(), policy=policy).heading == "refused: vmpl"
+    assert appraise(claims, expected=expectations(), policy=policy).code == "revocation"
     assert not appraise(claims, expected=expectations(), policy=SnpPolicy()).could_not_check
 
 
